@@ -1,0 +1,154 @@
+"""How a model is trained: the named recipes `paper`, `fast` and `demo`, and their numbers.
+
+A recipe is data. The loop that follows it is `iqray.training`. Nothing here knows Ray or the disk.
+
+Sources: torchvision's classification references (SGD with momentum 0.9, weight decay 1e-4, batch
+8 x 32, 90 epochs, learning rate 0.1 divided by 10 every 30 epochs; 0.01 for AlexNet and VGG,
+which have no batch normalisation). torchvision gives no recipe for Inception-v3: its weights were
+ported. 0.1 there is our choice, and so is the auxiliary weight 0.4, which follows PyTorch's
+fine-tuning tutorial. Auxiliary head: Szegedy et al. 2016, section 4.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ARCHITECTURES = ("alexnet", "inception_v3", "resnet50", "vgg16")
+
+# Below this side Inception-v3's auxiliary head has nothing left to convolve (5 x 5 on a 17 x 17
+# grid at 299 px), so smaller inputs train without it.
+INCEPTION_AUX_MIN_PX = 299
+
+
+class ArchitectureRecipe(BaseModel):
+    """What differs between architectures in one recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input_px: int = Field(ge=32, description="side of the square network input, pixels")
+    learning_rate: float = Field(gt=0, description="peak learning rate at `batch_size`")
+    clip_norm: float | None = Field(
+        None, gt=0, description="largest gradient norm; none for no clip"
+    )
+    steps: int | None = Field(None, ge=1, description="optimizer steps; overrides the budget")
+
+
+class Recipe(BaseModel):
+    """A training recipe: same data, seed and recipe give the same model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    is_preview: bool = Field(False, description="true when results must not be read as findings")
+    epochs: float = Field(
+        gt=0, description="epochs at the dataset's median subset size; fixes the optimizer steps"
+    )
+    batch_size: int = Field(ge=2)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_norm_and_bias: bool = Field(
+        True, description="false leaves normalisation weights and biases without weight decay"
+    )
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    warmup_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises linearly"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
+    crop: Literal["random_resized", "centre"] = "random_resized"
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    flip: bool = True
+    stored_short_side_px: int | None = Field(
+        None, ge=32, description="images are packed at this short side; none for 8/7 of the input"
+    )
+    architectures: dict[str, ArchitectureRecipe]
+
+    @model_validator(mode="after")
+    def _check_crop_scale(self) -> "Recipe":
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale {self.crop_scale} must satisfy 0 < low <= high <= 1")
+        return self
+
+    def compute_steps(self, architecture: str, median_train_images: float) -> int:
+        """Optimizer steps of every trial of one dataset: equal for all its subsets.
+
+        Args:
+            architecture: a key of `architectures`.
+            median_train_images: median number of training images over the dataset's subsets.
+        """
+        fixed = self.architectures[architecture].steps
+        if fixed is not None:
+            return fixed
+        return max(1, math.ceil(self.epochs * median_train_images / self.batch_size))
+
+    def compute_stored_px(self, architecture: str) -> int:
+        """Short side in pixels at which this recipe packs images for an architecture.
+
+        torchvision's references evaluate 224 px centre crops of 256 px images: 8/7 of the input.
+        """
+        if self.stored_short_side_px is not None:
+            return self.stored_short_side_px
+        return round(self.architectures[architecture].input_px * 8 / 7)
+
+
+def _build_architectures(
+    input_px: dict[str, int], learning_rate: dict[str, float], **shared: object
+) -> dict[str, ArchitectureRecipe]:
+    return {
+        name: ArchitectureRecipe.model_validate(
+            {"input_px": input_px[name], "learning_rate": learning_rate[name], **shared}
+        )
+        for name in ARCHITECTURES
+    }
+
+
+_REFERENCE_RATES = {"alexnet": 0.01, "inception_v3": 0.1, "resnet50": 0.1, "vgg16": 0.01}
+
+RECIPES = {
+    "paper": Recipe(
+        name="paper",
+        epochs=90,
+        batch_size=256,
+        warmup_fraction=5 / 90,
+        architectures={
+            **_build_architectures(
+                {"alexnet": 224, "inception_v3": 299, "resnet50": 224, "vgg16": 224},
+                _REFERENCE_RATES,
+            ),
+            # VGG16 without batch normalisation is known to diverge early on; clip its gradients.
+            "vgg16": ArchitectureRecipe(input_px=224, learning_rate=0.01, clip_norm=5.0),
+        },
+    ),
+    "fast": Recipe(
+        name="fast",
+        is_preview=True,
+        epochs=16,
+        batch_size=256,
+        schedule="cosine",
+        warmup_fraction=0.1,
+        label_smoothing=0.1,
+        architectures=_build_architectures(
+            {"alexnet": 128, "inception_v3": 160, "resnet50": 128, "vgg16": 128},
+            _REFERENCE_RATES,
+            clip_norm=5.0,
+        ),
+    ),
+    "demo": Recipe(
+        name="demo",
+        is_preview=True,
+        epochs=2,
+        batch_size=16,
+        schedule="cosine",
+        crop_scale=(0.5, 1.0),
+        architectures={
+            "alexnet": ArchitectureRecipe(input_px=64, learning_rate=0.01, clip_norm=5.0, steps=6),
+            "inception_v3": ArchitectureRecipe(
+                input_px=75, learning_rate=0.02, clip_norm=5.0, steps=4
+            ),
+            "resnet50": ArchitectureRecipe(input_px=48, learning_rate=0.02, clip_norm=5.0, steps=6),
+            "vgg16": ArchitectureRecipe(input_px=32, learning_rate=0.01, clip_norm=5.0, steps=3),
+        },
+    ),
+}

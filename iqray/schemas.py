@@ -1,0 +1,157 @@
+"""The tables that pass between rooms: every column with its type and unit.
+
+A room reads finished tables and writes one. Nothing else is shared between rooms, so this file is
+the contract. Scores are raw values as the metric defines them; `quality` is the score oriented so
+that higher is better, and is made in one place (`iqray.subsets`).
+"""
+
+import pyarrow as pa
+
+IMAGE_STATUSES = (
+    "ok",
+    "decode_error",
+    "truncated",
+    "too_small",
+    "too_large",
+    "not_finite",
+    "crashed",
+    "missing",
+)
+
+_IMAGE_COLUMNS = [
+    ("dataset", pa.string()),
+    ("split", pa.string()),  # train or test
+    ("category", pa.string()),
+    ("path", pa.string()),  # the user's own path, relative to the dataset's root, with '/'
+    ("image_id", pa.int64()),  # 63-bit hash of the path, unique in a dataset
+]
+
+# One row per image file, unreadable ones included.
+MANIFEST = pa.schema(
+    [
+        *_IMAGE_COLUMNS,
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),  # of the file's bytes; empty when missing
+        ("width", pa.int32()),  # pixels, as stored (no EXIF rotation); null when unreadable
+        ("height", pa.int32()),
+        ("mode", pa.string()),  # Pillow's mode, such as RGB, L, CMYK, P
+        ("status", pa.string()),  # ok, decode_error, missing: what the header says
+        ("reason", pa.string()),
+    ]
+)
+
+# One row per (training image, metric), failures included.
+SCORES = pa.schema(
+    [
+        *_IMAGE_COLUMNS,
+        ("metric", pa.string()),
+        ("score", pa.float64()),  # raw value; null unless status is ok
+        ("status", pa.string()),  # one of IMAGE_STATUSES
+        ("reason", pa.string()),  # why, when status is not ok; else empty
+        ("note", pa.string()),  # what was done to the pixels before scoring, such as 'upscaled'
+        ("weights", pa.string()),  # where the metric's weights come from: demo weights, ...
+    ]
+)
+
+# One row per (dataset, metric, category), over the training images with status ok.
+CATEGORY_STATS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("category", pa.string()),
+        ("num_images", pa.int64()),
+        ("num_scored", pa.int64()),
+        ("mean", pa.float64()),
+        ("median", pa.float64()),
+        ("trimmed_mean", pa.float64()),  # 10 % cut from each end
+        ("max_min", pa.float64()),
+        ("p95_p5", pa.float64()),
+        ("p99_p1", pa.float64()),
+        ("iqr", pa.float64()),
+        ("sd", pa.float64()),  # n - 1 in the denominator; null below two images
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per (dataset, metric, subset, category): which categories a subset holds.
+SUBSETS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),  # avg_high, avg_low, range_high, range_low
+        ("position", pa.int32()),  # 1 is the most extreme
+        ("category", pa.string()),
+        ("statistic", pa.string()),  # column of CATEGORY_STATS that was sorted
+        ("value", pa.float64()),  # its value, in quality orientation
+        ("num_train_images", pa.int64()),
+        ("num_test_images", pa.int64()),
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per test image of a trial.
+PREDICTIONS = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("path", pa.string()),
+        ("category", pa.string()),
+        ("predicted", pa.string()),  # top-1 category
+        ("category_rank", pa.int32()),  # 1-based position of the true category; ties rank worst
+    ]
+)
+
+
+def build_embedding_schema(dim: int) -> pa.Schema:
+    """Schema of a trial's embedding table: one row per test image, `dim` float32 values each."""
+    return pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("category", pa.string()),
+            ("embedding", pa.list_(pa.float32(), dim)),
+        ]
+    )
+
+
+# One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
+# of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average.
+CELLS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("seed", pa.int64()),
+        ("trial_id", pa.string()),
+        ("num_categories", pa.int64()),
+        ("num_test_images", pa.int64()),
+        ("top1", pa.float64()),  # mean over categories
+        ("top5", pa.float64()),
+        ("distance", pa.float64()),  # sum of Euclidean distances over all pairs of test images
+        ("rank_top1", pa.float64()),
+        ("rank_top5", pa.float64()),
+        ("rank_distance", pa.float64()),
+        ("status", pa.string()),  # ok, failed, missing
+        ("reason", pa.string()),
+        ("chance_top1", pa.float64()),  # 1 / num_categories
+        ("chance_top5", pa.float64()),
+        ("mean_distance", pa.float64()),  # distance / number of pairs
+        ("final_loss", pa.float64()),  # mean training loss of the last epoch, nats
+        ("train_s", pa.float64()),  # seconds of training and evaluation
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per (scope, measure, subset, rank): how many combinations gave the subset that rank.
+# A tie of two at the top is rank 1.5 for both, and counts at neither rank 1 nor rank 2.
+RANK_COUNTS = pa.schema(
+    [
+        ("scope", pa.string()),  # all, dataset:<name>, metric:<name>
+        ("measure", pa.string()),  # distance, top1, top5
+        ("subset", pa.string()),
+        ("rank", pa.float64()),
+        ("count", pa.int64()),
+        ("num_combinations", pa.int64()),  # with all subsets present
+        ("num_tied", pa.int64()),  # combinations with any tie on this measure
+        ("weights", pa.string()),
+    ]
+)
