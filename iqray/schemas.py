@@ -35,7 +35,7 @@ MANIFEST = pa.schema(
         ("width", pa.int32()),  # pixels, as stored (no EXIF rotation); null when unreadable
         ("height", pa.int32()),
         ("mode", pa.string()),  # Pillow's mode, such as RGB, L, CMYK, P
-        ("status", pa.string()),  # ok, decode_error, missing: what the header says
+        ("status", pa.string()),  # one of IMAGE_STATUSES, after decoding the file once
         ("reason", pa.string()),
     ]
 )
@@ -130,7 +130,7 @@ CELLS = pa.schema(
         ("rank_top1", pa.float64()),
         ("rank_top5", pa.float64()),
         ("rank_distance", pa.float64()),
-        ("status", pa.string()),  # ok, failed, missing
+        ("status", pa.string()),  # ok, not_converged, failed, missing
         ("reason", pa.string()),
         ("chance_top1", pa.float64()),  # 1 / num_categories
         ("chance_top5", pa.float64()),

@@ -1,0 +1,124 @@
+"""Rank tables: how the subsets of a combination order by accuracy and by distance.
+
+Reads the table of cells (`schemas.CELLS`) and returns tables. A combination is one (dataset,
+architecture, metric); its subsets compete for rank 1, the highest value. Pure.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from iqray.schemas import RANK_COUNTS
+
+MEASURES = ("distance", "top1", "top5")
+COMBINATION = ("dataset", "architecture", "metric")
+
+# Values that agree to nine significant digits are one value: equal accuracies summed in another
+# order differ in the sixteenth. One test image more or less moves an accuracy far above this.
+_TIE_DIGITS = 9
+
+_AVERAGED = ("top1", "top5", "distance", "mean_distance", "chance_top1", "chance_top5")
+
+
+def rank_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Fill `rank_top1`, `rank_top5`, `rank_distance` within each combination and seed.
+
+    Args:
+        cells: columns dataset, architecture, metric, subset and one per measure; `seed` where
+            ranks are per seed, absent after `average_over_seeds`.
+
+    Returns:
+        A copy of `cells` with the three rank columns, 1 for the highest value; ties share the
+        average rank. Where a subset lacks a value of a measure, all subsets of that combination
+        get a null rank for it: a rank among three is not comparable with a rank among four.
+    """
+    ranked = cells.copy()
+    keys = [key for key in (*COMBINATION, "seed") if key in cells.columns]
+    num_subsets = cells["subset"].nunique()
+    for measure in MEASURES:
+        values = _round_for_ties(ranked[measure])
+        groups = values.groupby([ranked[key] for key in keys])
+        is_complete = groups.transform("count") == num_subsets
+        ranked[f"rank_{measure}"] = groups.rank(ascending=False).where(is_complete)
+    return ranked
+
+
+def _round_for_ties(values: pd.Series) -> pd.Series:
+    """Round to `_TIE_DIGITS` significant digits; NaN stays NaN."""
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    magnitudes = np.floor(np.log10(np.abs(numbers), where=numbers != 0, out=np.zeros_like(numbers)))
+    scales = 10.0 ** (_TIE_DIGITS - 1 - magnitudes)
+    return pd.Series(np.round(numbers * scales) / scales, index=values.index)
+
+
+def average_over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Average every measure over seeds: one row per cell.
+
+    Args:
+        cells: a table of `schemas.CELLS`.
+
+    Returns:
+        Columns dataset, architecture, metric, subset, num_seeds, the averages of top1, top5,
+        distance, mean_distance and both chance levels, and weights; no ranks yet. A cell that
+        lacks a value at any seed gets a null, so that all averages cover the same seeds.
+    """
+    keys = [*COMBINATION, "subset"]
+    num_seeds = cells["seed"].nunique()
+    numbers = cells[list(_AVERAGED)].astype("float64")
+    groups = numbers.groupby([cells[key] for key in keys], sort=False)
+    averages = groups.mean().where(groups.count() == num_seeds)
+    averages.insert(0, "num_seeds", num_seeds)
+    averages["weights"] = cells.groupby(keys, sort=False)["weights"].first()
+    return averages.reset_index()
+
+
+def count_ranks(cells: pd.DataFrame) -> pd.DataFrame:
+    """Count how many combinations give each subset each rank, after averaging over seeds.
+
+    Args:
+        cells: a table of `schemas.CELLS`, all seeds of the study.
+
+    Returns:
+        A table of `schemas.RANK_COUNTS` for the scopes `all`, `dataset:<name>` and
+        `metric:<name>`. Whole ranks always have a row, half ranks where they occur. A tie of two
+        at the top counts at 1.5; a tie of three at the top is rank 2 for each of them.
+    """
+    ranked = rank_cells(average_over_seeds(cells))
+    rows = [
+        row
+        for scope, part in _split_scopes(ranked)
+        for measure in MEASURES
+        for row in _count_measure(part, scope, measure)
+    ]
+    return pd.DataFrame(rows, columns=RANK_COUNTS.names)
+
+
+def _split_scopes(ranked: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "all", ranked
+    for column in ("dataset", "metric"):
+        for name, part in ranked.groupby(column, sort=False):
+            yield f"{column}:{name}", part
+
+
+def _count_measure(part: pd.DataFrame, scope: str, measure: str) -> Iterator[dict[str, object]]:
+    subsets = part["subset"].unique()
+    complete = part.dropna(subset=[f"rank_{measure}"])
+    ranks = complete[f"rank_{measure}"]
+    counts = complete.groupby(["subset", ranks]).size().to_dict()
+    distinct = ranks.groupby([complete[key] for key in COMBINATION]).nunique()
+    shared = {
+        "num_combinations": len(distinct),
+        "num_tied": int((distinct < len(subsets)).sum()),
+        "weights": describe_weights(part["weights"]),
+    }
+    all_ranks = sorted({*map(float, range(1, len(subsets) + 1)), *ranks})
+    for subset in subsets:
+        for rank in all_ranks:
+            row = {"scope": scope, "measure": measure, "subset": subset, "rank": rank}
+            yield {**row, "count": counts.get((subset, rank), 0), **shared}
+
+
+def describe_weights(weights: pd.Series) -> str:
+    """Name every provenance in a column of weights once, in alphabetical order."""
+    return ", ".join(sorted(weights.dropna().unique()))

@@ -1,0 +1,416 @@
+"""The page is self-contained, says what weakens it, and shows every name as text."""
+
+import base64
+import dataclasses
+import itertools
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from iqray.figures import MdsExample, colour_of, save_figure
+from iqray.ranks import count_ranks
+from iqray.report import ReportInputs, build_report
+from iqray.report_figures import build_figures
+from iqray.report_tables import format_seconds, format_value
+from iqray.results import build_cells
+from iqray.schemas import CELLS, RANK_COUNTS
+from iqray.study import SUBSET_NAMES
+
+DATASETS = ("demo_a", "demo_b")
+ARCHITECTURES = ("alexnet", "resnet50")
+METRICS = ("brisque", "musiq")
+CATEGORIES = ("<script>alert(1)</script>", *(f"category_{letter}" for letter in "bcdefghijklm"))
+VOID_TAGS = {"meta", "img", "link", "br", "hr"}
+
+
+def make_study_cells(seeds=(0, 1)):
+    return [
+        {
+            "dataset": dataset,
+            "architecture": architecture,
+            "metric": metric,
+            "subset": subset,
+            "seed": seed,
+            "trial_id": f"{dataset}-{architecture}-{metric}-{subset}-{seed}",
+        }
+        for dataset, architecture, metric, subset, seed in itertools.product(
+            DATASETS, ARCHITECTURES, METRICS, SUBSET_NAMES, seeds
+        )
+    ]
+
+
+def make_results(study_cells, num_test_images=2500):
+    generator = np.random.default_rng(4)
+    num_pairs = num_test_images * (num_test_images - 1) // 2
+    results = {}
+    for cell in study_cells:
+        mean_distance = generator.uniform(10, 20)
+        results[cell["trial_id"]] = {
+            "status": "ok",
+            "reason": "",
+            "num_categories": 50,
+            "num_test_images": num_test_images,
+            "top1": generator.uniform(0.3, 0.6),
+            "top5": generator.uniform(0.6, 0.9),
+            "distance": mean_distance * num_pairs,
+            "mean_distance": mean_distance,
+            "final_loss": 1.0,
+            "train_s": 60.0,
+        }
+    return results
+
+
+def make_category_tables(weights):
+    generator = np.random.default_rng(6)
+    stats, subsets = [], []
+    for dataset, metric in itertools.product(DATASETS, METRICS):
+        shared = {"dataset": dataset, "metric": metric, "weights": weights[metric]}
+        for category in CATEGORIES:
+            mean, max_min = generator.uniform(20, 60), generator.uniform(5, 30)
+            stats.append({**shared, "category": category, "mean": mean, "max_min": max_min})
+        for offset, subset in enumerate(SUBSET_NAMES):
+            statistic = "mean" if subset.startswith("avg") else "max_min"
+            subsets += [
+                {
+                    **shared,
+                    "subset": subset,
+                    "position": position,
+                    "category": category,
+                    "statistic": statistic,
+                    "value": 1.0,
+                    "num_train_images": 100,
+                    "num_test_images": 50,
+                }
+                for position, category in enumerate(CATEGORIES[offset : offset + 3], start=1)
+            ]
+    return pd.DataFrame(stats), pd.DataFrame(subsets)
+
+
+def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
+    """Inputs of a study with nothing to distrust, unless told otherwise."""
+    weights = weights or dict.fromkeys(METRICS, "published weights")
+    study_cells = make_study_cells(seeds)
+    cells = build_cells(study_cells, results or make_results(study_cells), weights)
+    stats, subsets = make_category_tables(weights)
+    image_counts = pd.DataFrame(
+        [[name, split, 13, 1300, 0] for name in DATASETS for split in ("test", "train")],
+        columns=["dataset", "split", "num_categories", "num_images", "num_unreadable"],
+    )
+    score_counts = pd.DataFrame(
+        [[name, metric, "ok", 1300] for name in DATASETS for metric in METRICS],
+        columns=["dataset", "metric", "status", "num_images"],
+    )
+    example = MdsExample(
+        title="demo_a, alexnet, musiq, avg_high",
+        categories=CATEGORIES[:10],
+        coordinates=np.random.default_rng(2).normal(size=(10, 2)),
+        stress=0.123,
+        weights=weights["musiq"],
+    )
+    inputs = ReportInputs(
+        study="example",
+        cells=cells,
+        rank_counts=count_ranks(cells),
+        category_stats=stats,
+        subsets=subsets,
+        image_counts=image_counts,
+        score_counts=score_counts,
+        weights=weights,
+        recipe="paper",
+        is_preview=False,
+        notes=[],
+        stage_s={"scores": 125.0, "trials": 4000.0},
+        versions={"torch": "2.15.0"},
+        mds_examples=[example],
+    )
+    return dataclasses.replace(inputs, **changes)
+
+
+class Page(HTMLParser):
+    """Collects tags and visible text, and checks that tags close in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self._open = [], "", []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID_TAGS:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def find(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(self.text.split())
+
+
+@pytest.fixture(scope="module")
+def clean_inputs():
+    return make_inputs()
+
+
+@pytest.fixture(scope="module")
+def clean_html(clean_inputs):
+    return build_report(clean_inputs)
+
+
+def build_page(inputs):
+    """Build the page without figures, which these tests do not look at."""
+    return Page(build_report(inputs, figures=[]))
+
+
+def test_page_loads_nothing_from_outside(clean_html):
+    page = Page(clean_html)
+    sources = [
+        attributes[name]
+        for _, attributes in page.tags
+        for name in ("src", "href", "srcset", "data")
+        if name in attributes
+    ]
+    assert sources
+    assert all(source.startswith(("data:image/svg+xml;base64,", "#")) for source in sources)
+    assert "url(" not in clean_html
+    assert "@import" not in clean_html
+    assert page.find("script") == []
+
+
+def test_links_inside_the_page_lead_somewhere(clean_html):
+    page = Page(clean_html)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"].removeprefix("#") for link in page.find("a")} <= set(ids)
+    labels = [attributes.get("aria-labelledby") for attributes in page.find("section")]
+    assert set(labels) <= set(ids)
+
+
+def test_every_image_has_words_and_is_svg(clean_html):
+    images = Page(clean_html).find("img")
+    assert len(images) == 5
+    for image in images:
+        assert len(image["alt"]) > 40
+        svg = base64.b64decode(image["src"].partition(",")[2])
+        assert b"<svg" in svg
+        assert b"<script" not in svg
+
+
+def test_headings_descend_from_one_title(clean_html):
+    page = Page(clean_html)
+    assert len(page.find("h1")) == 1
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in {"h1", "h2", "h3"}]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_tables_have_as_many_cells_as_headings(clean_html):
+    for table in clean_html.split("<table>")[1:]:
+        body = table.partition("</table>")[0]
+        num_headings = body.count('<th scope="col"')
+        rows = body.partition("<tbody>")[2].split("<tr>")[1:]
+        assert rows
+        assert {row.count("<td") for row in rows} == {num_headings}
+
+
+def test_category_names_are_text(clean_html):
+    assert "<script>" not in clean_html
+    assert "<script>alert(1)</script>, category_b" in Page(clean_html).text
+
+
+def test_a_clean_study_gets_no_warning(clean_html):
+    words = Page(clean_html).words
+    assert "demo weights" not in words
+    assert "None of the checks of this page found a reason" in words
+
+
+def test_stored_tables_give_the_same_page():
+    study_cells = make_study_cells()
+    results = make_results(study_cells)
+    del results[study_cells[0]["trial_id"]]
+    inputs = make_inputs(results=results)
+    cells = pa.Table.from_pandas(inputs.cells, schema=CELLS, preserve_index=False)
+    counts = pa.Table.from_pandas(inputs.rank_counts, schema=RANK_COUNTS, preserve_index=False)
+    stored = dataclasses.replace(inputs, cells=cells.to_pandas(), rank_counts=counts.to_pandas())
+    assert build_report(stored, figures=[]) == build_report(inputs, figures=[])
+
+
+def test_first_screen_says_what_was_run(clean_html):
+    words = Page(clean_html).words
+    for fact in (
+        "32 cells, 64 distinct trials",
+        "demo_a: 13 categories, 1,300 test, 1,300 train images",
+        "Seeds0, 1",
+        "1 h 09 min",
+        "alexnet, resnet50",
+        "published weights",
+    ):
+        assert fact in words, fact
+
+
+def test_finding_gives_counts_with_n(clean_inputs):
+    counts = clean_inputs.rank_counts
+    is_first = (counts["scope"] == "all") & (counts["measure"] == "distance")
+    firsts = counts[is_first & (counts["rank"] == 1)].set_index("subset")["count"]
+    words = build_page(clean_inputs).words
+    assert f"in {firsts.max()} of 8 combinations" in words
+    assert firsts.idxmax() in words
+
+
+def test_demo_weights_are_named_wherever_they_matter():
+    weights = {"brisque": "demo weights", "musiq": "published weights"}
+    page = Page(build_report(make_inputs(weights)))
+    assert "brisque scored with demo weights" in page.words
+    badges = [tag for tag in page.find("span") if tag.get("class") == "badge"]
+    captions = len(page.find("caption"))
+    # All tables but images, time, weights (which name them in a row) and versions; all figures
+    # but the MDS map, whose metric has published weights.
+    assert len(badges) == (captions - 4) + (len(page.find("img")) - 1)
+
+
+def test_missing_and_failed_cells_are_named():
+    study_cells = make_study_cells()
+    results = make_results(study_cells)
+    absent, failed = study_cells[0]["trial_id"], study_cells[9]["trial_id"]
+    del results[absent]
+    results[failed] = {"status": "failed", "reason": "loss is <nan>"}
+    words = build_page(make_inputs(results=results)).words
+    assert "2 of 64 (1 failed, 1 missing)" in words
+    assert f"trial {absent} has no result" in words
+    assert "loss is <nan>" in words
+    assert failed in words
+
+
+def test_an_unfinished_grid_still_makes_a_page():
+    inputs = make_inputs(results={"no such trial": {}})
+    words = Page(build_report(inputs)).words
+    assert "No combination has a complete distance result yet." in words
+    assert "64 of 64 (64 missing)" in words
+
+
+def test_shared_trials_are_counted():
+    study_cells = make_study_cells()
+    results = make_results(study_cells)
+    cells = make_inputs(results=results).cells
+    cells.loc[1:8, "trial_id"] = cells.loc[0, "trial_id"]
+    words = build_page(make_inputs(cells=cells)).words
+    assert "32 cells, 56 distinct trials" in words
+    assert "64 cells and seeds needed only 56 distinct trials" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"seeds": (0,)}, "Single seed:"),
+        ({"is_preview": True, "recipe": "demo"}, "the recipe 'demo' trains briefly"),
+        (
+            {
+                "score_counts": pd.DataFrame(
+                    [["demo_a", "musiq", "ok", 990], ["demo_a", "musiq", "too_small", 10]],
+                    columns=["dataset", "metric", "status", "num_images"],
+                )
+            },
+            "10 of 1,000 scores are absent (10 too_small)",
+        ),
+    ],
+)
+def test_caveats_of_settings(changes, warning):
+    assert warning in build_page(make_inputs(**changes)).words
+
+
+@pytest.mark.parametrize(
+    ("values", "warning"),
+    [
+        (
+            {"num_test_images": 100},
+            "as few as 100 images, where the standard error of an accuracy "
+            "can reach 5.0 percentage points",
+        ),
+        ({"top1": 0.02}, "1 of 64 cells have a top-1 within two standard errors of guessing"),
+        ({"num_categories": 4}, "1 cells have five categories or fewer"),
+        ({"distance": 1.0, "mean_distance": 1.0}, "in 1 combinations (counted per seed)"),
+    ],
+)
+def test_caveats_of_one_trial(values, warning):
+    study_cells = make_study_cells()
+    results = make_results(study_cells)
+    results[study_cells[5]["trial_id"]] |= values
+    assert warning in build_page(make_inputs(results=results)).words
+
+
+def test_ties_are_said():
+    study_cells = make_study_cells()
+    results = make_results(study_cells)
+    for cell in study_cells[:4]:
+        results[cell["trial_id"]]["top1"] = 0.9
+    words = build_page(make_inputs(results=results)).words
+    assert "Ties: top-1 in 1 of 8 combinations" in words
+
+
+def test_figures_are_saved_with_the_same_bytes(clean_inputs, tmp_path):
+    def save(folder):
+        folder.mkdir()
+        figures = build_figures(
+            clean_inputs.rank_counts,
+            clean_inputs.cells,
+            clean_inputs.category_stats,
+            clean_inputs.subsets,
+            clean_inputs.mds_examples,
+        )
+        paths = [path for item in figures for path in save_figure(item.figure, folder / item.name)]
+        return {path.name: path.read_bytes() for path in paths}
+
+    first, second = save(tmp_path / "first"), save(tmp_path / "second")
+    assert first == second
+    assert len(first) == 10
+    assert all(data.startswith(b"\x89PNG") for name, data in first.items() if name.endswith(".png"))
+
+
+def test_rank_figure_has_one_bar_segment_per_count(clean_inputs):
+    figure = next(
+        build_figures(
+            clean_inputs.rank_counts,
+            clean_inputs.cells,
+            clean_inputs.category_stats,
+            clean_inputs.subsets,
+            [],
+        )
+    ).figure
+    for axes in figure.axes:
+        assert sum(bar.get_height() for bar in axes.patches) == 16  # 4 combinations x 4 subsets
+    assert len({colour_of(subset) for subset in SUBSET_NAMES}) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3"),
+        (12345, "12,345"),
+        (0.5, "0.500"),
+        (1.0, "1.000"),
+        (1234567.8, "1,234,568"),
+        (float("nan"), "–"),
+        (None, "–"),
+        (pd.NA, "–"),
+        ("<b>", "<b>"),
+    ],
+)
+def test_format_value(value, text):
+    assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.4, "12 s"), (59.9, "60 s"), (125, "2 min"), (3900, "1 h 05 min")]
+)
+def test_format_seconds(seconds, text):
+    assert format_seconds(seconds) == text
