@@ -1,0 +1,279 @@
+"""The networks of the metrics: pyiqa's classes, built and loaded without downloads or unpickling.
+
+Reads the weight files that `iqray.metrics.weights` found, in the formats that pyiqa publishes:
+a tuple of tensors (BRISQUE), a MATLAB file (NIQE), a TorchScript archive or state dict (CLIP), and
+state dicts, bare or under the key `params` (CNN-IQA, DBCNN, MUSIQ).
+"""
+
+import contextlib
+import io
+import logging
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+import torch
+from pyiqa.archs.arch_util import clean_state_dict
+from pyiqa.archs.brisque_arch import BRISQUE
+from pyiqa.archs.clip_imports import clip
+from pyiqa.archs.clip_model import CLIP, build_model
+from pyiqa.archs.clipiqa_arch import CLIPIQA
+from pyiqa.archs.cnniqa_arch import CNNIQA
+from pyiqa.archs.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from pyiqa.archs.dbcnn_arch import DBCNN, SCNN
+from pyiqa.archs.musiq_arch import MUSIQ
+from pyiqa.archs.niqe_arch import NIQE
+from scipy.io.matlab import MatReadError
+from torch import nn
+from torchvision.models.vgg import cfgs as vgg_layouts
+from torchvision.models.vgg import make_layers
+
+from iqray.errors import StudyError
+from iqray.metrics.weights import MetricWeights
+
+logger = logging.getLogger(__name__)
+
+# pyiqa 0.1.16's five pairs of prompts for CLIP-IQA, the good one first. A test holds them against
+# pyiqa's own network.
+CLIPIQA_PROMPTS = (
+    "Good image",
+    "bad image",
+    "Sharp image",
+    "blurry image",
+    "sharp edges",
+    "blurry edges",
+    "High resolution image",
+    "low resolution image",
+    "Noise-free image",
+    "noisy image",
+)
+
+# ImageNet's channel means and deviations: the normalisation of DBCNN in pyiqa.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# What torch, pyiqa and scipy raise when a file's content is not what a network needs.
+_MISFITS = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MatReadError)
+
+_NUM_NSS_FEATURES = 36  # 18 natural-scene statistics at each of two scales (BRISQUE, NIQE)
+
+
+class OfflineClipiqa(CLIPIQA):
+    """pyiqa's CLIP-IQA around a CLIP model that is already there; its constructor downloads one.
+
+    As in pyiqa, `clip_model` is a list of one module, so `state_dict()` and `to()` pass it by.
+    """
+
+    def __init__(self, clip_model: CLIP) -> None:
+        nn.Module.__init__(self)
+        self.clip_model = [clip_model]
+        self.prompt_pairs = clip.tokenize(list(CLIPIQA_PROMPTS))
+        self.model_type = "clipiqa"
+        self.pos_embedding = False
+        self.default_mean = torch.tensor(OPENAI_CLIP_MEAN).view(1, 3, 1, 1)
+        self.default_std = torch.tensor(OPENAI_CLIP_STD).view(1, 3, 1, 1)
+
+
+class OfflineDbcnn(DBCNN):
+    """pyiqa's DBCNN without its downloads of VGG16 and SCNN, which its checkpoint overwrites.
+
+    Untrained weights follow torchvision's VGG (He initialisation), so activations keep their scale.
+    """
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        vgg_layers = make_layers(vgg_layouts["D"], batch_norm=False)
+        self.features1 = nn.Sequential(*list(vgg_layers)[:-1])  # without the last pooling
+        self.features2 = SCNN(use_bn=True).features
+        self.fc = nn.Linear(512 * 128, 1)  # outer product of the two branches' channels
+        self.default_mean = torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1)
+        self.default_std = torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.features1:
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        nn.init.kaiming_normal_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+
+
+def create_network(metric: str) -> nn.Module:
+    """Build one of the paper's six networks, untrained, without any download.
+
+    Random weights come from torch's global generator. BRISQUE and NIQE have no random part: they
+    start with one support vector of weight 0 and with a standard Gaussian.
+
+    Args:
+        metric: brisque, clipiqa, cnniqa, dbcnn, musiq or niqe.
+
+    Returns:
+        pyiqa's own class (or a subclass that inherits its forward), in eval mode, float32, taking
+        (num_images, 3, height, width) in [0, 1].
+
+    Raises:
+        KeyError: for any other metric; pyiqa alone knows how to build those.
+    """
+    return _CREATORS[metric]().eval()
+
+
+def load_network(weights: MetricWeights) -> nn.Module:
+    """Load a metric's network from its weight files, or through pyiqa where iqray knows no file.
+
+    Args:
+        weights: from `iqray.metrics.weights.find_weights`.
+
+    Returns:
+        Network in eval mode, float32, on the CPU, without gradients.
+
+    Raises:
+        StudyError: a file is damaged, does not fit the network, or would need unpickling.
+    """
+    if weights.metric in _LOADERS:
+        network = _LOADERS[weights.metric](weights.paths[0])
+    else:
+        network = _create_pyiqa_metric(weights.metric)
+    return network.eval().requires_grad_(False)
+
+
+def _create_brisque(coefficients: torch.Tensor, vectors: torch.Tensor) -> BRISQUE:
+    # pyiqa's constructor unpickles the file it is given, so it gets one made of tensors only.
+    file = io.BytesIO()
+    torch.save((coefficients, vectors), file)
+    file.seek(0)
+    return BRISQUE(pretrained_model_path=file)
+
+
+def _create_clip_rn50() -> CLIP:
+    # The published RN50: 224 px, 1024-d embeddings, a text tower 512 wide with 12 layers, 8 heads.
+    return CLIP(
+        embed_dim=1024,
+        image_resolution=224,
+        vision_layers=(3, 4, 6, 3),
+        vision_width=64,
+        vision_patch_size=None,
+        context_length=77,
+        vocab_size=49408,
+        transformer_width=512,
+        transformer_heads=8,
+        transformer_layers=12,
+    )
+
+
+def _create_niqe(mean: np.ndarray, covariance: np.ndarray) -> NIQE:
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"mu_prisparam": mean, "cov_prisparam": covariance})
+    file.seek(0)
+    return NIQE(pretrained_model_path=file)
+
+
+_CREATORS: dict[str, Callable[[], nn.Module]] = {
+    "brisque": lambda: _create_brisque(torch.zeros(1), torch.zeros(1, _NUM_NSS_FEATURES)),
+    "clipiqa": lambda: OfflineClipiqa(_create_clip_rn50()),
+    "cnniqa": lambda: CNNIQA(pretrained=None),
+    "dbcnn": OfflineDbcnn,
+    "musiq": lambda: MUSIQ(pretrained=False),
+    "niqe": lambda: _create_niqe(np.zeros(_NUM_NSS_FEATURES), np.eye(_NUM_NSS_FEATURES)),
+}
+
+
+def _load_brisque(path: Path) -> BRISQUE:
+    content = _read_tensors(path)
+    with _explain_misfit(path, "BRISQUE"):
+        coefficients, vectors = content
+        _check_shape("sv", vectors.shape, (len(coefficients), _NUM_NSS_FEATURES))
+        return _create_brisque(coefficients, vectors)
+
+
+def _load_clipiqa(path: Path) -> OfflineClipiqa:
+    if _is_torchscript(path):
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+    else:
+        state = _read_tensors(path)
+    with _explain_misfit(path, "CLIP RN50"):
+        # pyiqa's builder rounds the weights to float16, the precision they are published in.
+        return OfflineClipiqa(build_model(dict(state)).float())
+
+
+def _load_niqe(path: Path) -> NIQE:
+    with _explain_misfit(path, "NIQE"):
+        network = NIQE(pretrained_model_path=str(path))
+        _check_shape("mu_prisparam", network.mu_pris_param.shape, (_NUM_NSS_FEATURES,))
+        _check_shape("cov_prisparam", network.cov_pris_param.shape, (_NUM_NSS_FEATURES,) * 2)
+        return network
+
+
+def _load_state(metric: str, path: Path) -> nn.Module:
+    content = _read_tensors(path)
+    network = create_network(metric)
+    with _explain_misfit(path, type(network).__name__):
+        network.load_state_dict(clean_state_dict(content.get("params", content)))
+    return network
+
+
+_LOADERS: dict[str, Callable[[Path], nn.Module]] = {
+    "brisque": _load_brisque,
+    "clipiqa": _load_clipiqa,
+    "cnniqa": partial(_load_state, "cnniqa"),
+    "dbcnn": partial(_load_state, "dbcnn"),
+    "musiq": partial(_load_state, "musiq"),
+    "niqe": _load_niqe,
+}
+
+
+def _create_pyiqa_metric(metric: str) -> nn.Module:
+    """Any other metric, through pyiqa unchanged; it may download its weights."""
+    import pyiqa
+    from pyiqa.utils import get_root_logger
+
+    get_root_logger(log_level=logging.WARNING)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        network = pyiqa.create_metric(metric, device=torch.device("cpu"))
+    logger.debug("pyiqa: %s", printed.getvalue().strip())
+    return network
+
+
+def _read_tensors(path: Path) -> Any:
+    """Read a torch file that holds nothing but tensors and plain containers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise StudyError(
+            f"{path} is refused: it is damaged, or holds Python objects that would have to be "
+            "unpickled, which can run any code. Weights must be tensors only; fetch the file "
+            "again, or save its state dict anew with torch.save"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise StudyError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive: a zip with constants.pkl, unlike a state dict's."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(found) != expected:
+        raise ValueError(f"{name} has shape {tuple(found)}, not {expected}")
+
+
+@contextlib.contextmanager
+def _explain_misfit(path: Path, network_name: str) -> Iterator[None]:
+    """Turn what goes wrong while weights are put into a network into an error naming the file."""
+    try:
+        yield
+    except _MISFITS as error:
+        raise StudyError(
+            f"{path} does not hold the weights of {network_name} ({str(error)[:300]}); "
+            "fetch it again"
+        ) from error
