@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 
-SUBSET_NAMES = ("avg_high", "avg_low", "range_high", "range_low")
+SubsetName = Literal["avg_high", "avg_low", "range_high", "range_low"]
+SUBSET_NAMES: tuple[SubsetName, ...] = ("avg_high", "avg_low", "range_high", "range_low")
 PAPER_METRICS = ("brisque", "clipiqa", "cnniqa", "dbcnn", "musiq", "niqe")
 
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
@@ -56,9 +57,7 @@ class Dataset(_Part):
 class SubsetRules(_Part):
     """Which categories make the four subsets of a dataset and metric."""
 
-    names: tuple[Literal["avg_high", "avg_low", "range_high", "range_low"], ...] = Field(
-        SUBSET_NAMES, min_length=1
-    )
+    names: tuple[SubsetName, ...] = Field(SUBSET_NAMES, min_length=1)
     fraction: float = Field(0.05, gt=0, le=0.5, description="share of categories in a subset")
     k: int | None = Field(None, ge=2, description="absolute number of categories instead")
     average: Literal["mean", "median", "trimmed_mean"] = "mean"
@@ -86,6 +85,11 @@ class ScoringSettings(_Part):
         "upscaling to that side, noted in its row",
     )
     shard_size: int = Field(256, ge=1, description="images scored and written together")
+    pools: Literal["shared", "per_metric"] = Field(
+        "shared",
+        description="shared: one pool of actors that hold all metrics and decode an image once; "
+        "per_metric: one pool after another, each with one metric",
+    )
     num_actors: int | None = Field(None, ge=1, description="none for as many as the CPUs allow")
     num_cpus: float = Field(1, gt=0, description="per actor; also its number of threads")
     num_gpus: float = Field(0, ge=0, description="per actor")

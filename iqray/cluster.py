@@ -1,0 +1,152 @@
+"""Start or join Ray, and say what the cluster has. The one place that calls `ray.init`."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from iqray.errors import StudyError
+
+logger = logging.getLogger(__name__)
+
+# On glibc, giving freed memory back to the system makes large CPU tensors up to 5 times slower:
+# every step pays for fresh pages. These keep it in the process.
+WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+
+# Only small tables pass through the object store; the default would be 30 % of the memory.
+_LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """What the cluster has now: over all nodes, and on its largest node."""
+
+    num_cpus: float
+    num_gpus: float
+    max_node_cpus: float
+    max_node_gpus: float
+
+
+class Cluster:
+    """A connection to Ray that is made when it is first needed.
+
+    Args:
+        address: of a running cluster; none reads RAY_ADDRESS, which `ray job submit` sets, and
+            starts Ray on this machine where that is empty.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or os.environ.get("RAY_ADDRESS")
+        self._resources: ClusterResources | None = None
+
+    def connect(self) -> ClusterResources:
+        """Start or join Ray once, and return what it has."""
+        if self._resources is None:
+            self._resources = self._start()
+        return self._resources
+
+    def close(self) -> None:
+        """Leave Ray; a Ray started here stops."""
+        if self._resources is None:
+            return
+        import ray
+
+        ray.shutdown()
+        self._resources = None
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> ClusterResources:
+        # Workers start with this environment's own python, not through `uv run`.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        # A Ray started here listens on this machine only; a cluster sets its own mode.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        settings: dict[str, Any] = {"address": self._address}
+        if self._address is None:
+            settings = {
+                "address": "local",
+                "object_store_memory": _LOCAL_OBJECT_STORE_BYTES,
+                "dashboard_host": "127.0.0.1",
+            }
+        try:
+            context = ray.init(
+                **settings,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            )
+        except ConnectionError as error:
+            raise StudyError(
+                f"no Ray cluster answers at '{self._address}'; start one with `ray start --head`, "
+                "or leave --address and RAY_ADDRESS out to run on this machine"
+            ) from error
+        logger.info("Ray dashboard: %s", context.dashboard_url)
+        _quieten_ray()
+        return _read_resources()
+
+
+def _quieten_ray() -> None:
+    """Keep Ray Data's console lines out of the terminal; its own log files keep everything."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+
+
+def _read_resources() -> ClusterResources:
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return ClusterResources(
+        num_cpus=sum(node.get("CPU", 0) for node in nodes),
+        num_gpus=sum(node.get("GPU", 0) for node in nodes),
+        max_node_cpus=max((node.get("CPU", 0) for node in nodes), default=0),
+        max_node_gpus=max((node.get("GPU", 0) for node in nodes), default=0),
+    )
+
+
+def fit_count(
+    what: str, wanted: int | None, num_cpus: float, num_gpus: float, has: ClusterResources
+) -> int:
+    """How many workers of a size fit on the cluster.
+
+    Args:
+        what: the part of the study that asks, such as `scoring`.
+        wanted: number from the study; none for as many as fit.
+        num_cpus: per worker.
+        num_gpus: per worker.
+        has: the cluster's resources.
+
+    Raises:
+        StudyError: one worker does not fit on any node, or `wanted` do not fit together.
+    """
+    for unit, per_worker, on_node in (
+        ("cpus", num_cpus, has.max_node_cpus),
+        ("gpus", num_gpus, has.max_node_gpus),
+    ):
+        if per_worker > on_node:
+            raise StudyError(
+                f"{what}.num_{unit} is {per_worker:g}, but the largest node has {on_node:g}; "
+                "lower it, or join a larger cluster with --address"
+            )
+    possible = int(has.num_cpus // num_cpus)
+    if num_gpus:
+        possible = min(possible, int(has.num_gpus // num_gpus))
+    if wanted is not None and wanted > possible:
+        raise StudyError(
+            f"{what} asks for {wanted} workers of {num_cpus:g} CPUs and {num_gpus:g} GPUs, but "
+            f"only {possible} fit ({has.num_cpus:g} CPUs, {has.num_gpus:g} GPUs); lower the "
+            "number, or join a larger cluster with --address"
+        )
+    return wanted or max(1, possible)

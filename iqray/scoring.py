@@ -1,0 +1,319 @@
+"""Score every training image with every metric: one row per image and metric, failures included.
+
+Reads manifests and image files, writes `scores/<dataset>/<metric>/<shard>.parquet` and, last,
+`scores/<dataset>/<metric>/complete.json`. Pools differ in which metrics they hold: a shared pool
+decodes an image once for all its metrics, pools per metric are independent of each other.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from iqray import schemas
+from iqray.errors import StudyError
+from iqray.identity import hash_content
+from iqray.images import DecodedImage, ImageFailure, decode_image
+from iqray.metrics.registry import find_metric
+from iqray.metrics.weights import MetricWeights
+from iqray.shards import PoolSize, Report, Shard, run_shards, split_into_shards
+from iqray.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+# Raise when a score would differ for the same image and weights.
+SCORING_VERSION = 1
+
+# Images are decoded until they hold this many pixels together, then scored: bounds the memory of
+# a worker whatever the shard holds (64 Mpx are 0.2 GB of RGB).
+_CHUNK_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """What is to be scored, and how: one dataset with one metric."""
+
+    dataset: str
+    root: Path
+    metric: str
+    weights: MetricWeights
+    small_images: str  # reject or upscale
+
+    @property
+    def directory(self) -> str:
+        """Where the job's tables lie under the output root."""
+        return f"scores/{self.dataset}/{self.metric}"
+
+    @property
+    def key(self) -> str:
+        """Key of a score: equal keys and equal bytes give equal scores."""
+        return hash_content(
+            {
+                "metric": self.metric,
+                "pyiqa": version("pyiqa"),
+                "pillow": version("pillow"),
+                "weights": self.weights.sha256s,
+                "small_images": self.small_images,
+                "scoring": SCORING_VERSION,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """A score job, its shards and the files that hold or will hold their rows."""
+
+    job: ScoreJob
+    shards: tuple[Shard, ...]
+    names: tuple[str, ...]
+    finished: frozenset[str]
+
+    @property
+    def num_images(self) -> int:
+        """Images of the job."""
+        return sum(shard.rows.num_rows for shard in self.shards)
+
+    @property
+    def num_finished(self) -> int:
+        """Images whose rows are written."""
+        return sum(
+            shard.rows.num_rows
+            for shard, name in zip(self.shards, self.names, strict=True)
+            if name in self.finished
+        )
+
+    @property
+    def missing(self) -> list[tuple[Shard, str]]:
+        """Shards without a finished file, with the file's name."""
+        pairs = zip(self.shards, self.names, strict=True)
+        return [(shard, name) for shard, name in pairs if name not in self.finished]
+
+
+def plan_scores(
+    storage: Storage, jobs: Iterable[ScoreJob], manifests: dict[str, pa.Table], shard_size: int
+) -> list[ScorePlan]:
+    """Which shards every job has and which are finished."""
+    plans = []
+    shards = {
+        dataset: tuple(split_into_shards(_select_train(manifest), shard_size))
+        for dataset, manifest in manifests.items()
+    }
+    for job in jobs:
+        key = job.key
+        names = tuple(shard.name_file(key) for shard in shards[job.dataset])
+        finished = frozenset(storage.list_names(job.directory) & set(names))
+        plans.append(ScorePlan(job, shards[job.dataset], names, finished))
+    return plans
+
+
+def score_images(
+    storage: Storage, plans: Sequence[ScorePlan], pool: PoolSize, report: Report
+) -> None:
+    """Score what is missing of several jobs in one pool whose workers hold all their metrics."""
+    metrics = sorted({plan.job.metric for plan in plans if plan.missing})
+    run_shards(
+        _group_by_shard(plans),
+        worker=ScoreWorker,
+        worker_arguments={
+            "storage": storage,
+            "jobs": {f"{plan.job.dataset}/{plan.job.metric}": plan.job for plan in plans},
+            "device": "cuda" if pool.num_gpus else "cpu",
+            "num_threads": max(1, int(pool.num_cpus)),
+        },
+        pool=pool,
+        name="Score_" + "_".join(metrics),
+        report=report,
+    )
+
+
+def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) -> None:
+    """Check a finished job, drop rows of other keys, and write its completion record.
+
+    Raises:
+        StudyError: more images than allowed could not be scored.
+    """
+    record_path = f"{plan.job.directory}/complete.json"
+    if storage.exists(record_path) and storage.read_json(record_path)["files"] == list(plan.names):
+        return
+    tables = [storage.read_table(f"{plan.job.directory}/{name}") for name in plan.names]
+    table = pa.concat_tables(tables)
+    assert table.num_rows == plan.num_images, (table.num_rows, plan.num_images)
+    _check_failures(table, plan.job, max_failed_share)
+    for name in storage.list_names(plan.job.directory) - set(plan.names):
+        storage.delete(f"{plan.job.directory}/{name}")
+    storage.write_json(
+        record_path,
+        {
+            "dataset": plan.job.dataset,
+            "metric": plan.job.metric,
+            "key": plan.job.key,
+            "weights": plan.job.weights.provenance,
+            "weights_sha256": dict(
+                zip(
+                    (path.name for path in plan.job.weights.paths),
+                    plan.job.weights.sha256s,
+                    strict=True,
+                )
+            ),
+            "num_images": table.num_rows,
+            "status": dict(Counter(table.column("status").to_pylist())),
+            "files": list(plan.names),
+        },
+    )
+
+
+def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
+    """All score rows of a finished job."""
+    directory = f"scores/{dataset}/{metric}"
+    names = storage.read_json(f"{directory}/complete.json")["files"]
+    return pa.concat_tables(storage.read_table(f"{directory}/{name}") for name in names)
+
+
+def _select_train(manifest: pa.Table) -> pa.Table:
+    return manifest.filter(pa.compute.equal(manifest["split"], "train"))
+
+
+def _group_by_shard(plans: Sequence[ScorePlan]) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """Each shard once, with the file to write for every metric that misses it."""
+    grouped: dict[tuple[str, int], tuple[Shard, dict[str, str]]] = {}
+    for plan in plans:
+        for shard, name in plan.missing:
+            _, files = grouped.setdefault((plan.job.dataset, shard.index), (shard, {}))
+            files[f"{plan.job.dataset}/{plan.job.metric}"] = f"{plan.job.directory}/{name}"
+    for shard, files in grouped.values():
+        yield shard, {"files": json.dumps(files)}
+
+
+def _check_failures(table: pa.Table, job: ScoreJob, max_failed_share: float) -> None:
+    failed = table.filter(pa.compute.not_equal(table["status"], "ok"))
+    share = failed.num_rows / max(1, table.num_rows)
+    if share <= max_failed_share:
+        return
+    categories = Counter(failed["category"].to_pylist()).most_common(3)
+    reasons = Counter(zip(failed["status"].to_pylist(), failed["reason"].to_pylist(), strict=True))
+    (status, reason), _ = reasons.most_common(1)[0]
+    raise StudyError(
+        f"{failed.num_rows} of {table.num_rows} images of '{job.dataset}' have no {job.metric} "
+        f"score ({share:.1%}; scoring.max_failed_share is {max_failed_share:.1%}), most in "
+        + ", ".join(f"'{name}' ({count})" for name, count in categories)
+        + f"; most often {status}: {reason}. Repair or remove the images (all are listed in "
+        f"{job.directory}), or raise scoring.max_failed_share"
+    )
+
+
+class ScoreWorker:
+    """Decodes the images of a shard once and scores them with every metric asked for.
+
+    Args:
+        storage: the output root.
+        jobs: by name, `<dataset>/<metric>`.
+        device: torch's name of it.
+        num_threads: of torch on the CPU.
+    """
+
+    def __init__(
+        self, storage: Storage, jobs: dict[str, ScoreJob], device: str, num_threads: int
+    ) -> None:
+        import torch
+
+        from iqray.metrics.scorer import Scorer
+
+        torch.set_num_threads(num_threads)
+        self._storage = storage
+        self._jobs = jobs
+        weights = {job.metric: job.weights for job in jobs.values()}
+        self._scorers = {
+            metric: Scorer(metric_weights, device=device)
+            for metric, metric_weights in weights.items()
+        }
+
+    def work(self, rows: pa.Table, files: str) -> int:
+        """Score images and write one file per job.
+
+        Args:
+            rows: of the manifest, all of one dataset.
+            files: JSON mapping of a job's name to the file for its rows.
+
+        Returns:
+            The number of score rows written.
+        """
+        paths: dict[str, str] = json.loads(files)
+        jobs = {name: self._jobs[name] for name in paths}
+        records: dict[str, list[dict[str, Any]]] = {name: [] for name in paths}
+        root = next(iter(jobs.values())).root
+        for chunk in _decode_in_chunks(rows.to_pylist(), root):
+            for name, job in jobs.items():
+                records[name].extend(self._score_chunk(chunk, job))
+        for name, path in paths.items():
+            table = pa.Table.from_pylist(records[name], schema=schemas.SCORES)
+            self._storage.write_table(path, table)
+        return rows.num_rows * len(paths)
+
+    def _score_chunk(
+        self, chunk: Sequence[tuple[dict[str, Any], DecodedImage | ImageFailure]], job: ScoreJob
+    ) -> Iterator[dict[str, Any]]:
+        pixels, notes = [], []
+        for _, image in chunk:
+            if isinstance(image, DecodedImage):
+                fitted, note = _fit_smallest_side(image, job)
+                pixels.append(fitted)
+                notes.append(note)
+        results = iter(zip(self._scorers[job.metric].score(pixels), notes, strict=True))
+        for row, image in chunk:
+            record = {**row, "metric": job.metric, "weights": job.weights.provenance, "note": ""}
+            if isinstance(image, ImageFailure):
+                yield {**record, "status": image.status, "reason": image.reason}
+                continue
+            result, note = next(results)
+            yield {
+                **record,
+                "score": result.score,
+                "status": result.status,
+                "reason": result.reason,
+                "note": note,
+            }
+
+
+def _decode_in_chunks(
+    rows: list[dict[str, Any]], root: Path
+) -> Iterator[list[tuple[dict[str, Any], DecodedImage | ImageFailure]]]:
+    chunk: list[tuple[dict[str, Any], DecodedImage | ImageFailure]] = []
+    num_pixels = 0
+    for row in rows:
+        image = _read_image(root / row["path"])
+        chunk.append((row, image))
+        if isinstance(image, DecodedImage):
+            num_pixels += image.pixels.shape[0] * image.pixels.shape[1]
+        if num_pixels >= _CHUNK_PIXELS:
+            yield chunk
+            chunk, num_pixels = [], 0
+    yield chunk
+
+
+def _read_image(path: Path) -> DecodedImage | ImageFailure:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return ImageFailure("missing", error.strerror or str(error))
+    return decode_image(data)
+
+
+def _fit_smallest_side(image: DecodedImage, job: ScoreJob) -> tuple[np.ndarray, str]:
+    """Pixels for a metric: native, or enlarged to its smallest side where the study says so."""
+    height, width, _ = image.pixels.shape
+    smallest = find_metric(job.metric).min_side_px
+    if job.small_images != "upscale" or min(height, width) >= smallest:
+        return image.pixels, image.note
+    factor = smallest / min(height, width)
+    size = (max(smallest, round(width * factor)), max(smallest, round(height * factor)))
+    enlarged = Image.fromarray(image.pixels).resize(size, Image.Resampling.BICUBIC)
+    note = f"upscaled from {width} x {height} px"
+    return np.asarray(enlarged), f"{image.note}, {note}" if image.note else note

@@ -1,0 +1,137 @@
+"""Where each artifact lives under one root, written whole or not at all.
+
+The root is a local folder or a URI that pyarrow knows (s3://, gs://, file://). A write goes to a
+hidden temporary name and is renamed, or, on object stores, becomes visible when it is complete. A
+file that exists is therefore finished; nothing else marks progress.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+_KEY_FIELD = b"iqray_key"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Read and write artifacts by their path relative to the root. Cheap to pickle."""
+
+    root: str
+
+    @cached_property
+    def _filesystem(self) -> tuple[pafs.FileSystem, str]:
+        if "://" in self.root:
+            filesystem, base = pafs.FileSystem.from_uri(self.root)
+            return filesystem, base.rstrip("/")
+        return pafs.LocalFileSystem(), str(Path(self.root).expanduser().absolute())
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"root": self.root}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of a mounted file system."""
+        return isinstance(self._filesystem[0], pafs.LocalFileSystem)
+
+    def get_local_path(self, path: str) -> Path:
+        """Local path of an artifact.
+
+        Raises:
+            ValueError: the root is on an object store.
+        """
+        if not self.is_local:
+            raise ValueError(f"'{path}' is on {self.root}, not on a local file system")
+        return Path(self._full(path))
+
+    def describe(self, path: str) -> str:
+        """Full path or URI of an artifact, for messages."""
+        if self.is_local:
+            return self._full(path)
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def exists(self, path: str) -> bool:
+        """Whether the artifact exists, which means that it is finished."""
+        info = self._filesystem[0].get_file_info(self._full(path))
+        return bool(info.type != pafs.FileType.NotFound)
+
+    def list_names(self, directory: str) -> set[str]:
+        """Names of the finished entries in a directory; empty when there is none."""
+        selector = pafs.FileSelector(self._full(directory), allow_not_found=True)
+        infos = self._filesystem[0].get_file_info(selector)
+        return {info.base_name for info in infos if not info.base_name.startswith(".")}
+
+    def read_bytes(self, path: str) -> bytes:
+        """Content of a file."""
+        with self._filesystem[0].open_input_stream(self._full(path)) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file whole or not at all, replacing an older one."""
+        filesystem, _ = self._filesystem
+        if self.is_local:
+            _write_local(Path(self._full(path)), data)
+            return
+        # The whole content goes in one call: a stream closed by an exception would leave a
+        # shorter object behind.
+        with filesystem.open_output_stream(self._full(path)) as stream:
+            stream.write(data)
+
+    def read_json(self, path: str) -> Any:
+        """Content of a JSON file."""
+        return json.loads(self.read_bytes(path))
+
+    def write_json(self, path: str, value: object) -> None:
+        """Write a value as indented JSON."""
+        self.write_bytes(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Content of a Parquet file."""
+        filesystem, _ = self._filesystem
+        return pq.read_table(
+            self._full(path), columns=columns, filesystem=filesystem, partitioning=None
+        )
+
+    def write_table(self, path: str, table: pa.Table, key: str = "") -> None:
+        """Write a table as Parquet; `key` says which inputs it was made from."""
+        metadata = {**(table.schema.metadata or {}), _KEY_FIELD: key.encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def read_key(self, path: str) -> str | None:
+        """The key a table was written with; none when the table does not exist."""
+        if not self.exists(path):
+            return None
+        filesystem, _ = self._filesystem
+        metadata = pq.read_schema(self._full(path), filesystem=filesystem).metadata or {}
+        return bytes(metadata.get(_KEY_FIELD, b"")).decode()
+
+    def delete(self, path: str) -> None:
+        """Delete a file."""
+        self._filesystem[0].delete_file(self._full(path))
+
+    def _full(self, path: str) -> str:
+        return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

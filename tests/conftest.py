@@ -1,0 +1,65 @@
+"""Shared fixtures: small real image folders, and one local Ray for all tests that need it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before anything imports Ray: workers start with this environment's python, and no token is made.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+MakeDataset = Callable[..., Path]
+
+
+def make_pixels(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Smooth colour ramps with some texture: enough contrast for every metric."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    waves = np.sin(2 * np.pi * (rng.uniform(2, 9) * x + rng.uniform(2, 9) * y))
+    channels = [120 + 60 * waves * rng.uniform(0.5, 1) + 40 * (x - y) for _ in range(3)]
+    noise = rng.normal(0, 8, (height, width, 3))
+    return np.clip(np.stack(channels, axis=-1) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> MakeDataset:
+    """Write a dataset of JPEG files: `<root>/{train,val}/<category>/<n>.jpg`."""
+
+    def make(
+        name: str = "images",
+        categories: tuple[str, ...] = ("ant", "bee", "cat", "dog"),
+        num_train: int = 3,
+        num_test: int = 2,
+        size: tuple[int, int] = (112, 96),
+    ) -> Path:
+        rng = np.random.default_rng(0)
+        for split, count in (("train", num_train), ("val", num_test)):
+            for category in categories:
+                folder = tmp_path / name / split / category
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = make_pixels(rng, *size)
+                    Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=92)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs that this test session starts and stops."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=0,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()

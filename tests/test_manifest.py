@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from iqray.listing import list_images
+from iqray.manifest import (
+    build_manifests,
+    is_manifest_current,
+    make_manifest_key,
+    plan_manifest,
+    read_manifest,
+)
+from iqray.shards import PoolSize
+from iqray.storage import Storage
+from iqray.study import Dataset
+from tests.conftest import MakeDataset
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    root = make_dataset(size=(112, 96))
+    good = (root / "train/ant/0000.jpg").read_bytes()
+    (root / "train/ant/0001.jpg").write_bytes(good[:-300])
+    (root / "train/ant/0002.jpg").write_bytes(b"")
+    (root / "val/bee/0001.jpg").write_bytes(good)
+    listing = list_images(Dataset(name="d", root=str(root)), root)
+    storage = Storage(str(tmp_path / "out"))
+    counts: list[int] = []
+
+    build_manifests(storage, [plan_manifest("d", root, listing)], PoolSize(1), counts.append)
+
+    rows = {row["path"]: row for row in read_manifest(storage, "d").to_pylist()}
+    assert sum(counts) == len(rows) == 4 * 5
+    assert rows["train/bee/0000.jpg"]["status"] == "ok"
+    assert (rows["train/bee/0000.jpg"]["width"], rows["train/bee/0000.jpg"]["height"]) == (112, 96)
+    assert rows["train/ant/0001.jpg"]["status"] == "truncated"
+    assert rows["train/ant/0002.jpg"]["reason"] == "the file is empty"
+    assert rows["val/bee/0001.jpg"]["sha256"] == rows["train/ant/0000.jpg"]["sha256"]
+    assert rows["val/bee/0001.jpg"]["split"] == "test"
+    assert sum(row["status"] == "ok" for row in rows.values()) == 18
+
+    assert is_manifest_current(storage, "d", make_manifest_key(root, listing))
+    (root / "val/bee/0001.jpg").unlink()
+    changed = list_images(Dataset(name="d", root=str(root)), root)
+    assert not is_manifest_current(storage, "d", make_manifest_key(root, changed))

@@ -1,0 +1,195 @@
+"""Scoring on a real Ray with pyiqa's networks; the weights are random, so scores mean nothing."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from iqray.errors import StudyError
+from iqray.identity import make_image_id
+from iqray.images import DecodedImage, decode_image
+from iqray.metrics.scorer import Scorer
+from iqray.metrics.weights import find_weights
+from iqray.schemas import MANIFEST
+from iqray.scoring import (
+    ScoreJob,
+    ScorePlan,
+    ScoreWorker,
+    complete_scores,
+    plan_scores,
+    read_scores,
+    score_images,
+)
+from iqray.shards import PoolSize
+from iqray.storage import Storage
+from tests.conftest import make_pixels
+from tests.metric_weights import write_random_weights
+
+METRICS = ("brisque", "cnniqa", "niqe")
+NUM_IMAGES = 14
+
+
+class Bench:
+    """Images and weights, ready to be planned and scored below an output root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.storage = Storage(str(folder / "out"))
+        self.images = folder / "images"
+        self.weights = folder / "weights"
+        self.weights.mkdir()
+        write_random_weights(self.weights)
+        self.manifest = pa.Table.from_pylist(list(self._write_images()), schema=MANIFEST)
+
+    def _write_images(self) -> Sequence[dict[str, object]]:
+        rng = np.random.default_rng(0)
+        paths = [
+            f"train/{name}/{number}.jpg" for name in ("ant", "bee", "cat") for number in range(4)
+        ]
+        for path in paths:
+            (self.images / path).parent.mkdir(parents=True, exist_ok=True)
+            shape = (112, 96) if path.endswith(("0.jpg", "1.jpg")) else (96, 130)
+            Image.fromarray(make_pixels(rng, *shape)).save(self.images / path, quality=92)
+        Image.fromarray(make_pixels(rng, 60, 40)).save(self.images / "train/ant/small.png")
+        (self.images / "train/bee/broken.jpg").write_bytes(b"no image")
+        return [
+            {
+                "dataset": "d",
+                "split": "train",
+                "category": path.split("/")[1],
+                "path": path,
+                "image_id": make_image_id(path),
+                "sha256": path,
+            }
+            for path in [*paths, "train/ant/small.png", "train/bee/broken.jpg"]
+        ]
+
+    def plan(
+        self,
+        shard_size: int = 4,
+        small_images: str = "reject",
+        metrics: Sequence[str] = METRICS,
+        storage: Storage | None = None,
+    ) -> list[ScorePlan]:
+        jobs = [
+            ScoreJob("d", self.images, metric, find_weights(self.weights, metric), small_images)
+            for metric in metrics
+        ]
+        return plan_scores(storage or self.storage, jobs, {"d": self.manifest}, shard_size)
+
+    def score_here(self, plans: list[ScorePlan], storage: Storage) -> None:
+        """Score what is missing with the real worker, in this process."""
+        jobs = {f"d/{plan.job.metric}": plan.job for plan in plans}
+        worker = ScoreWorker(storage, jobs, "cpu", 1)
+        for plan in plans:
+            for shard, name in plan.missing:
+                files = {f"d/{plan.job.metric}": f"{plan.job.directory}/{name}"}
+                worker.work(shard.rows, json.dumps(files))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("scoring"))
+
+
+@pytest.fixture(scope="module")
+def scored(bench: Bench, local_ray: None) -> Bench:  # noqa: ARG001
+    """The bench after one pass through a pool of two actors."""
+    counts: list[int] = []
+    score_images(bench.storage, bench.plan(), PoolSize(2), counts.append)
+    assert sum(counts) == NUM_IMAGES * len(METRICS)
+    for plan in bench.plan():
+        complete_scores(bench.storage, plan, max_failed_share=1.0)
+    return bench
+
+
+def read_rows(storage: Storage, metric: str) -> dict[str, dict[str, object]]:
+    return {row["path"]: row for row in read_scores(storage, "d", metric).to_pylist()}
+
+
+def test_rows_are_images_times_metrics_with_reasons(scored: Bench) -> None:
+    for metric in METRICS:
+        rows = read_rows(scored.storage, metric)
+        assert len(rows) == NUM_IMAGES
+        assert rows["train/bee/broken.jpg"]["status"] == "decode_error"
+        assert rows["train/bee/broken.jpg"]["score"] is None
+        assert rows["train/bee/0.jpg"]["status"] == "ok"
+        assert rows["train/bee/0.jpg"]["weights"] == "user weights"
+    small = read_rows(scored.storage, "niqe")["train/ant/small.png"]
+    assert (small["status"], small["score"]) == ("too_small", None)
+    assert "niqe needs 96 px" in str(small["reason"])
+
+
+def test_scores_equal_the_metric_called_on_the_image(scored: Bench) -> None:
+    decoded = decode_image((scored.images / "train/cat/2.jpg").read_bytes())
+    assert isinstance(decoded, DecodedImage)
+    for metric in METRICS:
+        [alone] = Scorer(find_weights(scored.weights, metric)).score([decoded.pixels])
+        row = read_rows(scored.storage, metric)["train/cat/2.jpg"]
+        assert row["score"] == pytest.approx(alone.score, rel=1e-5)
+
+
+def test_finished_shards_are_not_planned_again(scored: Bench, tmp_path: Path) -> None:
+    assert all(not plan.missing for plan in scored.plan())
+    shutil.copytree(scored.storage.get_local_path("scores"), tmp_path / "scores")
+    copy = Storage(str(tmp_path))
+    niqe = scored.plan(metrics=["niqe"], storage=copy)[0]
+    before = read_rows(copy, "niqe")
+    copy.delete(f"{niqe.job.directory}/{niqe.names[1]}")
+    plans = scored.plan(storage=copy)
+    missing = {plan.job.metric: [shard.index for shard, _ in plan.missing] for plan in plans}
+    assert missing == {"brisque": [], "cnniqa": [], "niqe": [1]}
+    scored.score_here(plans, copy)
+    assert read_rows(copy, "niqe") == before
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_do_not_depend_on_shards(scored: Bench, tmp_path: Path, metric: str) -> None:
+    storage = Storage(str(tmp_path))
+    plans = scored.plan(shard_size=NUM_IMAGES, metrics=[metric], storage=storage)
+    scored.score_here(plans, storage)
+    complete_scores(storage, plans[0], max_failed_share=1.0)
+    whole, sharded = read_rows(storage, metric), read_rows(scored.storage, metric)
+    assert whole.keys() == sharded.keys()
+    for path, row in whole.items():
+        assert sharded[path]["status"] == row["status"]
+        if row["score"] is not None:
+            assert sharded[path]["score"] == pytest.approx(row["score"], rel=1e-5)
+
+
+def test_small_images_can_be_enlarged(bench: Bench, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    [plan] = bench.plan(small_images="upscale", metrics=["niqe"], storage=storage)
+    bench.score_here([plan], storage)
+    complete_scores(storage, plan, max_failed_share=1.0)
+    rows = read_rows(storage, "niqe")
+    assert rows["train/ant/small.png"]["note"] == "upscaled from 60 x 40 px"
+    assert rows["train/ant/small.png"]["status"] != "too_small"
+    assert rows["train/ant/0.jpg"]["note"] == ""
+
+
+def test_changed_weights_change_the_key_of_their_metric_only(bench: Bench, tmp_path: Path) -> None:
+    before = {plan.job.metric: plan.job.key for plan in bench.plan()}
+    shutil.copytree(bench.weights, tmp_path / "weights")
+    (tmp_path / "weights/brisque_svm_weights.pth").write_bytes(b"changed")
+    for metric in METRICS:
+        found = find_weights(tmp_path / "weights", metric)
+        changed = ScoreJob("d", bench.images, metric, found, "reject").key != before[metric]
+        assert changed == (metric == "brisque")
+    enlarged = {plan.job.metric: plan.job.key for plan in bench.plan(small_images="upscale")}
+    assert all(enlarged[metric] != before[metric] for metric in METRICS)
+
+
+def test_too_many_failures_stop_the_study(scored: Bench, tmp_path: Path) -> None:
+    shutil.copytree(scored.storage.get_local_path("scores"), tmp_path / "scores")
+    copy = Storage(str(tmp_path))
+    copy.delete("scores/d/niqe/complete.json")
+    [plan] = scored.plan(metrics=["niqe"], storage=copy)
+    message = r"2 of 14 images of 'd' have no niqe score \(14\.3%.*'ant' \(1\).*max_failed_share"
+    with pytest.raises(StudyError, match=message):
+        complete_scores(copy, plan, max_failed_share=0.1)
+    assert not copy.exists("scores/d/niqe/complete.json")

@@ -1,0 +1,47 @@
+import json
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from iqray.storage import Storage
+
+
+def test_tables_and_keys_come_back(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "root"))
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    storage.write_table("deep/er/t.parquet", table, key="k1")
+    assert storage.read_table("deep/er/t.parquet").equals(table)
+    assert storage.read_key("deep/er/t.parquet") == "k1"
+    assert storage.read_key("deep/er/other.parquet") is None
+
+
+def test_root_may_be_a_uri(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/root")
+    storage.write_json("x/y.json", {"b": 1, "a": [2]})
+    assert storage.is_local
+    assert json.loads((tmp_path / "root/x/y.json").read_text()) == {"a": [2], "b": 1}
+
+
+def test_listing_shows_finished_entries_only(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("d/one", b"1")
+    (tmp_path / "d" / ".two.abc").write_bytes(b"half")
+    assert storage.list_names("d") == {"one"}
+    assert storage.list_names("nowhere") == set()
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("d/f", b"old")
+    with pytest.raises(TypeError):
+        storage.write_bytes("d/f", "not bytes")  # type: ignore[arg-type]
+    assert storage.read_bytes("d/f") == b"old"
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["f"]
+
+
+def test_pickles_without_its_connection(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("f", b"1")
+    assert pickle.loads(pickle.dumps(storage)).read_bytes("f") == b"1"  # noqa: S301

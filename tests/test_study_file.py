@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iqray.errors import StudyError
+from iqray.study_file import parse_study, read_study
+
+STUDIES = Path(__file__).parent.parent / "jobs" / "studies"
+
+
+def make_content(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "root": "out",
+        "datasets": [{"name": "d", "root": "images"}],
+        "recipe": "demo",
+        "weights": {"directory": "weights"},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "example"])
+def test_shipped_studies_are_valid(name: str) -> None:
+    assert read_study(STUDIES / f"{name}.yaml").name == name
+
+
+def test_paper_study_is_the_papers_grid() -> None:
+    study = read_study(STUDIES / "paper.yaml")
+    assert study.num_cells == 192
+    assert [study.subsets.compute_k(count) for count in (1000, 565)] == [50, 28]
+    assert study.recipe.name == "paper"
+    assert not study.recipe.is_preview
+
+
+def test_root_can_be_replaced() -> None:
+    assert parse_study(make_content(), root="s3://bucket/x").root == "s3://bucket/x"
+
+
+def test_recipe_takes_over_what_differs_from_its_base() -> None:
+    recipe = {"base": "paper", "epochs": 3, "architectures": {"vgg16": {"learning_rate": 0.5}}}
+    study = parse_study(make_content(recipe=recipe))
+    assert study.recipe.epochs == 3
+    assert study.recipe.batch_size == 256
+    assert study.recipe.architectures["vgg16"].learning_rate == 0.5
+    assert study.recipe.architectures["vgg16"].input_px == 224
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": ["niqe"]}, r"unknown key 'metric' in a study.*did you mean 'metrics'"),
+        ({"subsets": {"fractoin": 0.1}}, r"'fractoin' in subsets.*did you mean 'fraction'"),
+        (
+            {"datasets": [{"name": "d", "root": "x", "val": "v"}]},
+            r"unknown key 'val' in datasets.0; the keys are name, root",
+        ),
+        ({"architectures": ["resnet51"]}, r"unknown architecture 'resnet51'; choose from alexnet"),
+        ({"recipe": "papper"}, r"unknown recipe 'papper'; choose from paper, fast, demo"),
+        ({"subsets": {"fraction": 0.7}}, r"subsets.fraction is 0.7: .*less than or equal to 0.5"),
+        ({"seeds": [1, 1]}, r"seeds names 1 twice"),
+        ({"weights": {}}, r"weights must have either directory"),
+        ({"datasets": []}, r"datasets is \[\]"),
+        ({"datasets": [{"name": "d"}]}, r"dataset 'd' must have either root"),
+        (
+            {"datasets": [{"name": "d", "root": "x", "train": "a", "test": "a"}]},
+            r"train and test both 'a'",
+        ),
+        ({"name": "../up"}, r"name is '../up'"),
+    ],
+)
+def test_mistakes_name_value_rule_and_way_out(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        parse_study(make_content(**changes))
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(StudyError, match=r"(?s)unknown key 'a'.*unknown key 'b'"):
+        parse_study(make_content(a=1, b=2))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [unclosed", "not valid YAML"),
+        ("just words", "must be a mapping"),
+        ("name: x", "key 'root' is missing"),
+    ],
+)
+def test_unusable_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=message):
+        read_study(path)
+
+
+def test_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"nowhere.yaml' cannot be read"):
+        read_study(tmp_path / "nowhere.yaml")
