@@ -72,8 +72,8 @@ def decode_image(data: bytes) -> DecodedImage | ImageFailure:
         return ImageFailure(
             "too_large", f"{opened.width} x {opened.height} px; the limit is {MAX_PIXELS} pixels"
         )
-    note = _describe_conversion(opened)
     try:
+        note = _describe_conversion(opened)  # may decode: a PNG's EXIF can follow its pixels
         opened.load()
         rgb = _scale_to_8_bit(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:

@@ -55,6 +55,11 @@ class Recipe(BaseModel):
         0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises linearly"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    recalibrate_batch_norm: bool = Field(
+        False,
+        description="replace the running means and variances, after the last step, by averages "
+        "over the training images under the final weights; they lag behind in short trainings",
+    )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
     crop: Literal["random_resized", "centre"] = "random_resized"
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -82,6 +87,30 @@ class Recipe(BaseModel):
         if fixed is not None:
             return fixed
         return max(1, math.ceil(self.epochs * median_train_images / self.batch_size))
+
+    def compute_learning_rate(self, architecture: str, step: int, num_steps: int) -> float:
+        """Learning rate of an optimizer step.
+
+        During the warm-up it rises linearly and reaches the peak at the warm-up's last step. Then
+        `step` divides it by 10 after one and two thirds of all steps (torchvision: every 30 of 90
+        epochs), `cosine` lowers it over the remaining steps towards 0 (Loshchilov and Hutter
+        2017), `constant` keeps it.
+
+        Args:
+            architecture: a key of `architectures`.
+            step: in [0, num_steps).
+            num_steps: optimizer steps of the whole training.
+        """
+        peak = self.architectures[architecture].learning_rate
+        num_warmup = round(self.warmup_fraction * num_steps)
+        if step < num_warmup:
+            return peak * (step + 1) / num_warmup
+        if self.schedule == "step":
+            return peak / 10 ** (3 * step // num_steps)
+        if self.schedule == "cosine":
+            progress = (step - num_warmup) / (num_steps - num_warmup)
+            return peak * 0.5 * (1 + math.cos(math.pi * progress))
+        return peak
 
     def compute_stored_px(self, architecture: str) -> int:
         """Short side in pixels at which this recipe packs images for an architecture.
@@ -135,6 +164,10 @@ RECIPES = {
             clip_norm=5.0,
         ),
     ),
+    # About two seconds a trial on one CPU thread, at the smallest inputs that the architectures
+    # take. Rates and clips were found by trial on the demo images (six categories of eight training
+    # images): ResNet-50, Inception-v3 and AlexNet then end above chance on average, at top-1 0.2
+    # to 0.3 where chance is 0.17; VGG16, which learns nothing in so few steps, stays at chance.
     "demo": Recipe(
         name="demo",
         is_preview=True,
@@ -142,13 +175,14 @@ RECIPES = {
         batch_size=16,
         schedule="cosine",
         crop_scale=(0.5, 1.0),
+        recalibrate_batch_norm=True,
         architectures={
-            "alexnet": ArchitectureRecipe(input_px=64, learning_rate=0.01, clip_norm=5.0, steps=6),
+            "alexnet": ArchitectureRecipe(input_px=64, learning_rate=0.7, clip_norm=1.0, steps=7),
             "inception_v3": ArchitectureRecipe(
-                input_px=75, learning_rate=0.02, clip_norm=5.0, steps=4
+                input_px=75, learning_rate=0.5, clip_norm=100.0, steps=4
             ),
-            "resnet50": ArchitectureRecipe(input_px=48, learning_rate=0.02, clip_norm=5.0, steps=6),
-            "vgg16": ArchitectureRecipe(input_px=32, learning_rate=0.01, clip_norm=5.0, steps=3),
+            "resnet50": ArchitectureRecipe(input_px=32, learning_rate=0.2, clip_norm=20.0, steps=6),
+            "vgg16": ArchitectureRecipe(input_px=32, learning_rate=0.3, clip_norm=1.0, steps=2),
         },
     ),
 }

@@ -79,10 +79,24 @@ def test_pixels_equal_pillows() -> None:
         (b"", "decode_error"),
         (b"not an image at all", "decode_error"),
         (encode(Image.fromarray(GRADIENT), "JPEG")[:-200], "truncated"),
+        (encode(Image.fromarray(GRADIENT), "PNG")[:60], "truncated"),
+        (encode(Image.fromarray(GRADIENT), "TIFF")[:-4000], "truncated"),
+        (encode(Image.fromarray(GRADIENT), "WEBP")[:-30], "decode_error"),
+        (encode(Image.fromarray(GRADIENT), "GIF")[:1200], "truncated"),
         (encode(Image.new("1", (13000, 13000)), "PNG"), "too_large"),
         (encode(Image.new("1", (20000, 20000)), "PNG"), "too_large"),
     ],
-    ids=["empty", "text", "cut short", "169 Mpx", "400 Mpx"],
+    ids=[
+        "empty",
+        "text",
+        "cut JPEG",
+        "cut PNG",
+        "cut TIFF",
+        "cut WebP",
+        "cut GIF",
+        "169 Mpx",
+        "400 Mpx",
+    ],
 )
 def test_bad_bytes_become_a_reason(data: bytes, status: str) -> None:
     failure = decode_image(data)
