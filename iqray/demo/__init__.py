@@ -1,0 +1,1 @@
+"""The demo's own material: generated images with planted quality, and weights fitted to such."""
