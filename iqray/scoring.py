@@ -1,7 +1,7 @@
 """Score every training image with every metric: one row per image and metric, failures included.
 
 Reads manifests and image files, writes `scores/<dataset>/<metric>/<shard>.parquet` and, last,
-`scores/<dataset>/<metric>/complete.json`. Pools differ in which metrics they hold: a shared pool
+`scores/<dataset>/<metric>/_complete.json`. Pools differ in which metrics they hold: a shared pool
 decodes an image once for all its metrics, pools per metric are independent of each other.
 """
 
@@ -140,7 +140,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
     Raises:
         StudyError: more images than allowed could not be scored.
     """
-    record_path = f"{plan.job.directory}/complete.json"
+    record_path = f"{plan.job.directory}/_complete.json"
     if storage.exists(record_path) and storage.read_json(record_path)["files"] == list(plan.names):
         return
     tables = [storage.read_table(f"{plan.job.directory}/{name}") for name in plan.names]
@@ -173,7 +173,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
 def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
     """All score rows of a finished job."""
     directory = f"scores/{dataset}/{metric}"
-    names = storage.read_json(f"{directory}/complete.json")["files"]
+    names = storage.read_json(f"{directory}/_complete.json")["files"]
     return pa.concat_tables(storage.read_table(f"{directory}/{name}") for name in names)
 
 

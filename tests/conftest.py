@@ -63,3 +63,21 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of six categories and random weights, for whole small studies."""
+    from tests.metric_weights import write_random_weights  # takes seconds: torch and pyiqa
+
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for category in ("ant", "bee", "cat", "dog", "eel", "fox"):
+            (folder / "images" / split / category).mkdir(parents=True)
+            for number in range(count):
+                path = folder / "images" / split / category / f"{number}.jpg"
+                Image.fromarray(make_pixels(rng, 112, 96)).save(path, quality=92)
+    (folder / "weights").mkdir()
+    write_random_weights(folder / "weights")
+    return folder

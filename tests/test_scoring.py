@@ -187,9 +187,9 @@ def test_changed_weights_change_the_key_of_their_metric_only(bench: Bench, tmp_p
 def test_too_many_failures_stop_the_study(scored: Bench, tmp_path: Path) -> None:
     shutil.copytree(scored.storage.get_local_path("scores"), tmp_path / "scores")
     copy = Storage(str(tmp_path))
-    copy.delete("scores/d/niqe/complete.json")
+    copy.delete("scores/d/niqe/_complete.json")
     [plan] = scored.plan(metrics=["niqe"], storage=copy)
     message = r"2 of 14 images of 'd' have no niqe score \(14\.3%.*'ant' \(1\).*max_failed_share"
     with pytest.raises(StudyError, match=message):
         complete_scores(copy, plan, max_failed_share=0.1)
-    assert not copy.exists("scores/d/niqe/complete.json")
+    assert not copy.exists("scores/d/niqe/_complete.json")

@@ -1,0 +1,64 @@
+"""Say what a run would do, without starting anything."""
+
+from collections.abc import Iterator
+
+from iqray.manifest import is_manifest_current, make_manifest_key
+from iqray.run import Run
+from iqray.stages.scores import plan_study_scores
+from iqray.stages.subsets import SUBSETS_PATH
+from iqray.stages.trials import plan_grid
+from iqray.trial_runner import list_finished
+
+
+def describe_plan(run: Run) -> str:
+    """Cells, distinct trials and what is already done, one line each."""
+    return "\n".join(_describe(run))
+
+
+def _describe(run: Run) -> Iterator[str]:
+    study = run.study
+    num_cells = study.num_cells * len(study.seeds)
+    yield (
+        f"study '{study.name}' below {run.storage.root}: {len(study.datasets)} datasets x "
+        f"{len(study.architectures)} architectures x {len(study.metrics)} metrics x "
+        f"{len(study.subsets.names)} subsets = {study.num_cells:,} cells"
+        + (f", x {len(study.seeds)} seeds = {num_cells:,}" if len(study.seeds) > 1 else "")
+    )
+    generated = [dataset for dataset in study.datasets if dataset.demo]
+    missing = [dataset for dataset in generated if not run.locate_images(dataset).is_dir()]
+    if generated:
+        yield f"demo images  {len(generated) - len(missing)} of {len(generated)} datasets there"
+    if missing:
+        yield f"trials       known when the subsets of {num_cells:,} cells are chosen"
+        return
+    yield from _describe_tables(run, num_cells)
+
+
+def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
+    num_images = sum(len(listing) for listing in run.listings.values())
+    current = [
+        dataset.name
+        for dataset in run.study.datasets
+        if is_manifest_current(
+            run.storage,
+            dataset.name,
+            make_manifest_key(run.locate_images(dataset), run.listings[dataset.name]),
+        )
+    ]
+    num_known = sum(len(run.listings[name]) for name in current)
+    yield f"manifest     {num_known:,} of {num_images:,} images there"
+    weights_there = not run.study.weights.demo or run.locate_weights().is_dir()
+    if len(current) == len(run.study.datasets) and weights_there:
+        plans = plan_study_scores(run)
+        num_scores = sum(plan.num_images for plan in plans)
+        num_scored = sum(plan.num_finished for plan in plans)
+        yield f"scores       {num_scored:,} of {num_scores:,} there"
+    if not run.storage.exists(SUBSETS_PATH):
+        yield f"trials       known when the subsets of {num_cells:,} cells are chosen"
+        return
+    cells, trials = plan_grid(run)
+    num_finished = len(list_finished(run.storage, trials))
+    yield (
+        f"trials       {num_finished:,} of {len(trials):,} there; {len(cells):,} cells need "
+        f"{len(trials):,} distinct trials"
+    )

@@ -1,0 +1,83 @@
+"""Hold a study against the disk before any work: each mistake ends in one message.
+
+What can be known from the study alone is checked by `iqray.study_file`, what needs the cluster by
+`iqray.cluster`.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from iqray.errors import StudyError
+from iqray.listing import ListedImage, list_images
+from iqray.metrics.registry import find_metric
+from iqray.metrics.weights import find_weights
+from iqray.storage import Storage
+from iqray.study import Dataset, Study
+
+
+def check_study(study: Study, storage: Storage) -> None:
+    """Check metrics, weights, output root and the folders of the study's own datasets.
+
+    Demo images and demo weights are generated later and need no check.
+
+    Raises:
+        StudyError: at the first mistake.
+    """
+    for metric in study.metrics:
+        find_metric(metric)
+    _check_root(study, storage)
+    if study.weights.directory is not None:
+        for metric in study.metrics:
+            find_weights(study.weights.directory, metric)
+    for dataset in study.datasets:
+        if dataset.root is not None:
+            check_dataset(study, dataset, list_images(dataset, Path(dataset.root)))
+
+
+def check_dataset(study: Study, dataset: Dataset, listing: list[ListedImage]) -> None:
+    """Check that every category can be tested, and that there are enough categories.
+
+    Raises:
+        StudyError: a category has no test image, or the subsets need more categories.
+    """
+    train = Counter(image.category for image in listing if image.split == "train")
+    test = Counter(image.category for image in listing if image.split == "test")
+    untested = sorted(set(train) - set(test))
+    if untested:
+        shown = ", ".join(f"'{category}'" for category in untested[:5])
+        more = f" and {len(untested) - 5} more" if len(untested) > 5 else ""
+        raise StudyError(
+            f"dataset '{dataset.name}': no images in '{dataset.test}' for {shown}{more}; every "
+            f"category of '{dataset.train}' needs some: add them, or remove the category"
+        )
+    k = study.subsets.compute_k(len(train))
+    if k < 2 or k > len(train):
+        asked = (
+            f"subsets.k is {study.subsets.k}"
+            if study.subsets.k is not None
+            else f"subsets.fraction {study.subsets.fraction:g} of {len(train)} categories is {k}"
+        )
+        raise StudyError(
+            f"dataset '{dataset.name}' has {len(train)} categories and {asked}; a subset needs "
+            f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
+            "categories"
+        )
+
+
+def _check_root(study: Study, storage: Storage) -> None:
+    makes_demo = study.weights.demo or any(dataset.demo for dataset in study.datasets)
+    if makes_demo and "://" in study.root and not study.root.startswith("file://"):
+        raise StudyError(
+            f"root '{study.root}' is not a local folder, but demo images and demo weights are "
+            "generated below it; use a local root for the demo"
+        )
+    probe = f".write-check-{os.getpid()}"
+    try:
+        storage.write_bytes(probe, b"")
+        storage.delete(probe)
+    except OSError as error:
+        raise StudyError(
+            f"output root '{study.root}' cannot be written ({error.strerror or error}); choose "
+            "another with --root or in the study"
+        ) from error

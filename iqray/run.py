@@ -1,0 +1,98 @@
+"""A run: a study, where its artifacts lie, and the cluster that makes them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+
+from iqray.cluster import Cluster
+from iqray.errors import StudyError
+from iqray.listing import ListedImage, list_images
+from iqray.manifest import get_manifest_path, read_manifest
+from iqray.metrics.weights import MetricWeights, find_weights
+from iqray.progress import StageLine
+from iqray.storage import Storage
+from iqray.study import Dataset, Study
+from iqray.trials import TRAINING_VERSION
+
+_SECONDS_PATH = "stage_seconds.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage gets. Listings, manifests and weights are read once, when first needed."""
+
+    study: Study
+    storage: Storage
+    cluster: Cluster
+
+    def locate_images(self, dataset: Dataset) -> Path:
+        """Folder of a dataset's images."""
+        if dataset.root is not None:
+            return Path(dataset.root).expanduser().absolute()
+        return self.storage.get_local_path(f"data/{dataset.name}")
+
+    def locate_weights(self) -> Path:
+        """Folder of the metrics' weights."""
+        if self.study.weights.directory is not None:
+            return Path(self.study.weights.directory).expanduser().absolute()
+        return self.storage.get_local_path("weights")
+
+    @cached_property
+    def weights(self) -> dict[str, MetricWeights]:
+        """Verified weights by metric."""
+        return {
+            metric: find_weights(self.locate_weights(), metric) for metric in self.study.metrics
+        }
+
+    @cached_property
+    def listings(self) -> dict[str, list[ListedImage]]:
+        """Image files by dataset."""
+        return {
+            dataset.name: list_images(dataset, self.locate_images(dataset))
+            for dataset in self.study.datasets
+        }
+
+    @cached_property
+    def manifests(self) -> dict[str, pa.Table]:
+        """Finished manifests by dataset."""
+        for dataset in self.study.datasets:
+            self.require(get_manifest_path(dataset.name), "manifest")
+        return {
+            dataset.name: read_manifest(self.storage, dataset.name)
+            for dataset in self.study.datasets
+        }
+
+    def require(self, path: str, stage: str) -> None:
+        """Check that an earlier stage's artifact exists.
+
+        Raises:
+            StudyError: it does not.
+        """
+        if not self.storage.exists(path):
+            raise StudyError(
+                f"'{self.storage.describe(path)}' is missing; run the stage that makes it first: "
+                f"--only {stage}, or all stages without --only"
+            )
+
+    def record_seconds(self, line: StageLine) -> None:
+        """Add a stage's seconds to what earlier runs have spent on it."""
+        if line.num_done == line.num_found:
+            return
+        seconds = self.read_seconds()
+        seconds[line.name] = seconds.get(line.name, 0.0) + line.elapsed_s
+        self.storage.write_json(_SECONDS_PATH, seconds)
+
+    def read_seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by stage."""
+        if not self.storage.exists(_SECONDS_PATH):
+            return {}
+        return dict(self.storage.read_json(_SECONDS_PATH))
+
+
+def get_versions() -> dict[str, str]:
+    """Versions that change what a training ends with."""
+    packages = ("torch", "torchvision", "pillow", "numpy")
+    return {**{name: version(name) for name in packages}, "training": str(TRAINING_VERSION)}

@@ -1,0 +1,61 @@
+"""Stage `demo`: generate the demo's images and fit its weights, where the study asks for them."""
+
+from pathlib import Path
+
+from iqray.demo.images import generate_dataset
+from iqray.metrics.weights import write_weights_manifest
+from iqray.progress import show_stage
+from iqray.results import DEMO_WEIGHTS
+from iqray.run import Run
+from iqray.study import PAPER_METRICS
+
+
+def make_demo(run: Run) -> None:
+    """Generate images below `<root>/data` and weights below `<root>/weights`."""
+    _make_images(run)
+    if run.study.weights.demo:
+        _make_weights(run)
+
+
+def _make_images(run: Run) -> None:
+    demos = [dataset for dataset in run.study.datasets if dataset.demo]
+    if not demos:
+        return
+    with show_stage("demo images", len(demos), "datasets") as line:
+        for dataset in demos:
+            assert dataset.demo is not None
+            folder = run.locate_images(dataset)
+            was_there = folder.is_dir()
+            generate_dataset(folder, dataset.demo)  # returns at once when it is there
+            line.skip(1) if was_there else line(1)
+        run.record_seconds(line)
+
+
+def _make_weights(run: Run) -> None:
+    """Fit each metric's file in a task of its own; the manifest is written last."""
+    folder = run.locate_weights()
+    metrics = [metric for metric in run.study.metrics if metric in PAPER_METRICS]
+    with show_stage("demo weights", len(metrics), "metrics") as line:
+        if run.storage.exists("weights/weights.json"):
+            line.skip(len(metrics))
+            return
+        run.cluster.connect()
+        import ray
+
+        fit = ray.remote(num_cpus=1)(_fit)
+        waiting = [fit.options(name=f"Fit_{metric}").remote(metric, folder) for metric in metrics]
+        while waiting:
+            finished, waiting = ray.wait(waiting)
+            ray.get(finished)
+            line(len(finished))
+        write_weights_manifest(folder, DEMO_WEIGHTS)
+        run.record_seconds(line)
+
+
+def _fit(metric: str, folder: Path) -> None:
+    import torch
+
+    from iqray.demo.weights import FITS
+
+    torch.set_num_threads(1)
+    FITS[metric](folder, 0)

@@ -1,0 +1,32 @@
+"""Stage `manifest`: list and inspect every image of every dataset."""
+
+from iqray.cluster import fit_count
+from iqray.manifest import (
+    build_manifests,
+    is_manifest_current,
+    make_manifest_key,
+    plan_manifest,
+)
+from iqray.preflight import check_dataset
+from iqray.progress import show_stage
+from iqray.run import Run
+from iqray.shards import PoolSize
+
+
+def make_manifests(run: Run) -> None:
+    """List and inspect every image of every dataset."""
+    total = sum(len(listing) for listing in run.listings.values())
+    plans = []
+    with show_stage("manifest", total, "images") as line:
+        for dataset in run.study.datasets:
+            listing = run.listings[dataset.name]
+            check_dataset(run.study, dataset, listing)
+            root = run.locate_images(dataset)
+            if is_manifest_current(run.storage, dataset.name, make_manifest_key(root, listing)):
+                line.skip(len(listing))
+            else:
+                plans.append(plan_manifest(dataset.name, root, listing))
+        if plans:
+            pool = PoolSize(fit_count("manifest", None, 1, 0, run.cluster.connect()))
+            build_manifests(run.storage, plans, pool, line)
+            run.record_seconds(line)

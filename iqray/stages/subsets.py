@@ -1,0 +1,59 @@
+"""Stage `subsets`: category statistics, and the categories of every subset."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from iqray.category_stats import compute_category_stats
+from iqray.identity import hash_content
+from iqray.metrics.registry import find_metric
+from iqray.progress import show_stage
+from iqray.run import Run
+from iqray.scoring import read_scores
+from iqray.stages.scores import plan_study_scores
+from iqray.subsets import choose_subsets
+from iqray.trials import select_usable
+
+CATEGORY_STATS_PATH = "category_stats.parquet"
+SUBSETS_PATH = "subsets.parquet"
+
+
+def make_subsets(run: Run) -> None:
+    """Compute category statistics and choose the categories of every subset."""
+    study = run.study
+    for dataset in study.datasets:
+        for metric in study.metrics:
+            run.require(f"scores/{dataset.name}/{metric}/_complete.json", "scores")
+    plans = plan_study_scores(run)
+    scores_key = hash_content([list(plan.names) for plan in plans])
+    key = hash_content([scores_key, study.subsets.model_dump(mode="json")])
+    total = len(study.datasets) * len(study.metrics) * len(study.subsets.names)
+    with show_stage("subsets", total, "subsets") as line:
+        if run.storage.read_key(SUBSETS_PATH) == key:
+            line.skip(total)
+            return
+        stats = pa.concat_tables(
+            compute_category_stats(read_scores(run.storage, dataset.name, metric))
+            for dataset in study.datasets
+            for metric in study.metrics
+        )
+        subsets = choose_subsets(
+            stats,
+            study.subsets,
+            {metric: find_metric(metric).lower_better for metric in study.metrics},
+            _count_images(run.manifests),
+        )
+        run.storage.write_table(CATEGORY_STATS_PATH, stats, key=scores_key)
+        run.storage.write_table(SUBSETS_PATH, subsets, key=key)
+        line(total)
+        run.record_seconds(line)
+
+
+def _count_images(manifests: Mapping[str, pa.Table]) -> Counter[tuple[str, str, str]]:
+    """Usable images by (dataset, split, category)."""
+    return Counter(
+        (dataset, row["split"], row["category"])
+        for dataset, manifest in manifests.items()
+        for row in select_usable(manifest).select(["split", "category"]).to_pylist()
+    )

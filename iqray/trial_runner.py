@@ -1,0 +1,263 @@
+"""Run one trial: packed images in; log, predictions, embeddings, model and, last, the result.
+
+Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `log.jsonl`,
+`predictions.parquet`, `embeddings.parquet`, `model.safetensors` where the study keeps models, and
+`result.json`, whose existence means that the trial is finished. A trial that fails leaves
+`failure.json` instead.
+"""
+
+import json
+import logging
+import math
+import os
+import platform
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqray import schemas
+from iqray.identity import hash_strings
+from iqray.storage import Storage
+from iqray.trials import Trial, select_usable
+
+logger = logging.getLogger(__name__)
+
+# Raise when packs of equal images would differ.
+PACK_VERSION = 1
+
+_TEST_BATCH_SIZE = 64
+
+
+def get_cache_folder() -> Path:
+    """Folder on this node's disk for what every trial of the node can share."""
+    return Path(os.environ.get("IQRAY_CACHE", "~/.cache/iqray")).expanduser()
+
+
+def list_finished(storage: Storage, trial_ids: Iterable[str]) -> set[str]:
+    """Which of the trials have a result."""
+    known = storage.list_names("trials")
+    return {
+        trial_id
+        for trial_id in trial_ids
+        if trial_id in known and storage.exists(f"trials/{trial_id}/result.json")
+    }
+
+
+def read_results(storage: Storage, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Results by trial id; a trial that failed has its failure, one that never ran has none."""
+    results = {}
+    known = storage.list_names("trials")
+    for trial_id in trial_ids:
+        if trial_id not in known:
+            continue
+        for name in ("result.json", "failure.json"):
+            if storage.exists(f"trials/{trial_id}/{name}"):
+                results[trial_id] = dict(storage.read_json(f"trials/{trial_id}/{name}"))
+                break
+    return results
+
+
+def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[str]]:
+    """Embeddings `(num_images, dim) float32` of a finished trial's test images, with categories."""
+    table = storage.read_table(f"trials/{trial_id}/embeddings.parquet")
+    column = table.column("embedding").combine_chunks()
+    embeddings = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return embeddings, table.column("category").to_pylist()
+
+
+def write_failure(storage: Storage, trial_id: str, reason: str, details: str) -> None:
+    """Record why a trial has no result; the next submit tries it again."""
+    failure = {"status": "failed", "reason": reason, "details": details}
+    storage.write_json(f"trials/{trial_id}/failure.json", failure)
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """What a process needs to run any trial of a study.
+
+    Attributes:
+        storage: the study's output root.
+        manifests: by dataset.
+        roots: folder of the images, by dataset.
+        save_models: whether trained weights are kept.
+        num_threads: of torch on the CPU.
+        device: torch's name of it.
+    """
+
+    storage: Storage
+    manifests: Mapping[str, pa.Table]
+    roots: Mapping[str, Path]
+    save_models: bool
+    num_threads: int = 1
+    device: str = "cpu"
+    cache: Path = field(default_factory=get_cache_folder)
+
+    def run(self, trial: Trial) -> str:
+        """Run a trial to its result; a Python error becomes a failure record.
+
+        Returns:
+            The status: ok, not_converged, or failed.
+        """
+        try:
+            result = self._train_and_test(trial)
+        except Exception as error:  # whatever goes wrong here must not stop the other trials
+            logger.exception("trial %s failed", trial.trial_id)
+            reason = f"{type(error).__name__}: {error}"
+            write_failure(self.storage, trial.trial_id, reason, traceback.format_exc())
+            return "failed"
+        self.storage.write_json(f"trials/{trial.trial_id}/result.json", result)
+        return str(result["status"])
+
+    def _train_and_test(self, trial: Trial) -> dict[str, Any]:
+        import torch
+
+        from iqray.architectures import InitialWeights, create_model
+        from iqray.embeddings import embed
+        from iqray.packing import concatenate
+        from iqray.training import train
+
+        torch.set_num_threads(self.num_threads)
+        folder = f"trials/{trial.trial_id}"
+        self.storage.write_json(f"{folder}/trial.json", _describe_trial(trial, self.device))
+        own = trial.recipe.architectures[trial.architecture]
+        train_images = _select_images(self.manifests[trial.dataset], trial, "train")
+        test_images = _select_images(self.manifests[trial.dataset], trial, "test")
+        model = create_model(
+            trial.architecture,
+            len(trial.categories),
+            own.input_px,
+            trial.seed,
+            InitialWeights(self.cache / "initial_weights"),
+        )
+        rows: list[dict[str, float]] = []
+        outcome = train(
+            model,
+            concatenate(self._pack(trial, train_images)),
+            trial.recipe,
+            trial.architecture,
+            trial.num_steps,
+            trial.seed,
+            torch.device(self.device),
+            rows.append,
+        )
+        packed = concatenate(self._pack(trial, test_images))
+        embeddings, logits = embed(model, packed, own.input_px, _TEST_BATCH_SIZE)
+        log = "".join(json.dumps(row) + "\n" for row in rows)
+        self.storage.write_bytes(f"{folder}/log.jsonl", log.encode())
+        self._write_test_tables(trial, test_images, embeddings, logits)
+        if self.save_models:
+            self._write_model(trial, model)
+        return {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "num_categories": len(trial.categories),
+            "num_train_images": len(train_images["path"]),
+            "num_test_images": len(test_images["path"]),
+            "num_steps": outcome.num_steps,
+            "final_loss": _to_json(outcome.final_loss),
+            "train_s": outcome.seconds,
+            **_measure(trial, embeddings, logits, packed.targets),
+        }
+
+    def _pack(self, trial: Trial, images: pa.Table) -> list[Any]:
+        """One pack per category of the trial, made where this node has none yet."""
+        from iqray.packing import open_pack, pack_images
+
+        stored_px = trial.recipe.compute_stored_px(trial.architecture)
+        packs = []
+        for category in trial.categories:
+            own = images.filter(pc.equal(images["category"], category))
+            files = [self.roots[trial.dataset] / path for path in own["path"].to_pylist()]
+            content = hash_strings([str(PACK_VERSION), str(stored_px), *own["sha256"].to_pylist()])
+            target = self.cache / "packs" / content[:2] / content[:32]
+            pack_images(files, stored_px, target)
+            packs.append(open_pack(target))
+        return packs
+
+    def _write_test_tables(
+        self, trial: Trial, images: pa.Table, embeddings: np.ndarray, logits: np.ndarray
+    ) -> None:
+        from iqray.evaluation import rank_targets
+
+        folder = f"trials/{trial.trial_id}"
+        names = np.array(trial.categories)
+        categories = images["category"].to_pylist()
+        targets = np.searchsorted(names, categories)
+        predictions = {
+            "image_id": images["image_id"],
+            "path": images["path"],
+            "category": images["category"],
+            "predicted": names[logits.argmax(axis=1)],
+            "category_rank": rank_targets(logits, targets),
+        }
+        self.storage.write_table(
+            f"{folder}/predictions.parquet", pa.table(predictions, schema=schemas.PREDICTIONS)
+        )
+        dim = embeddings.shape[1]
+        schema = schemas.build_embedding_schema(dim)
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.ascontiguousarray(embeddings).reshape(-1)), type=schema.field(2).type
+        )
+        self.storage.write_table(
+            f"{folder}/embeddings.parquet",
+            pa.table([images["image_id"], images["category"], column], schema=schema),
+        )
+
+    def _write_model(self, trial: Trial, model: Any) -> None:
+        from safetensors.torch import save
+
+        state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        self.storage.write_bytes(f"trials/{trial.trial_id}/model.safetensors", save(state))
+
+
+def _select_images(manifest: pa.Table, trial: Trial, split: str) -> pa.Table:
+    """Usable images of the trial's categories, by category as the targets go, then by path."""
+    usable = select_usable(manifest)
+    wanted = pc.and_(
+        pc.equal(usable["split"], split),
+        pc.is_in(usable["category"], value_set=pa.array(trial.categories)),
+    )
+    return usable.filter(wanted).sort_by([("category", "ascending"), ("path", "ascending")])
+
+
+def _measure(
+    trial: Trial, embeddings: np.ndarray, logits: np.ndarray, targets: np.ndarray
+) -> dict[str, float | None]:
+    """Accuracies as the mean over categories, and the distance at matched counts."""
+    from iqray.evaluation import compute_topk_accuracy, rank_targets
+    from iqray.rdm import compute_total_distance, match_counts
+
+    category_rank = rank_targets(logits, targets)
+    num_categories = len(trial.categories)
+    matched = match_counts([trial.categories[target] for target in targets], trial.seed)
+    distance, num_pairs = compute_total_distance(embeddings[matched])
+    return {
+        "top1": compute_topk_accuracy(category_rank, targets, 1, num_categories),
+        "top5": compute_topk_accuracy(category_rank, targets, 5, num_categories),
+        "distance": _to_json(distance),
+        "mean_distance": _to_json(distance / num_pairs) if num_pairs else None,
+        "num_pairs": num_pairs,
+    }
+
+
+def _describe_trial(trial: Trial, device: str) -> dict[str, Any]:
+    import torch
+
+    hardware = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    return {
+        "trial_id": trial.trial_id,
+        **trial.definition,
+        "hardware": {"device": device, "name": hardware, "machine": platform.machine()},
+        "python": platform.python_version(),
+    }
+
+
+def _to_json(value: float) -> float | None:
+    """JSON has no NaN and no infinity: null instead."""
+    return value if math.isfinite(value) else None

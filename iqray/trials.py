@@ -1,0 +1,173 @@
+"""Which trainings the grid needs: cells, and the distinct trials that they share. Pure.
+
+A cell is (dataset, architecture, metric, subset); a trial is one training, keyed by its content:
+the images it trains and tests on, architecture, recipe, steps, initialisation, seed, and the
+versions that change numbers. Cells of equal content share a trial.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqray.identity import hash_content, hash_strings
+from iqray.recipes import Recipe
+from iqray.study import Study
+
+# Raise when the same trial would end with other numbers.
+TRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the grid with one seed, and the trial that fills it."""
+
+    dataset: str
+    architecture: str
+    metric: str
+    subset: str
+    seed: int
+    trial_id: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One distinct training; everything that defines its numbers."""
+
+    dataset: str
+    architecture: str
+    categories: tuple[str, ...]  # sorted; the position is the target
+    images: str  # hash of the train and test images' paths and bytes
+    num_train_images: int
+    num_test_images: int
+    num_steps: int
+    seed: int
+    recipe: Recipe
+    versions: Mapping[str, str]
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """The trial as JSON types."""
+        return {
+            "dataset": self.dataset,
+            "architecture": self.architecture,
+            "categories": list(self.categories),
+            "images": self.images,
+            "num_train_images": self.num_train_images,
+            "num_test_images": self.num_test_images,
+            "num_steps": self.num_steps,
+            "seed": self.seed,
+            "initialisation": "scratch",
+            "recipe": _describe_recipe(self.recipe, self.architecture),
+            "versions": dict(self.versions),
+        }
+
+    @cached_property
+    def trial_id(self) -> str:
+        """Readable, safe as a folder name, equal for equal content."""
+        content = hash_content(self.definition)[:12]
+        return f"{self.dataset}-{self.architecture}-k{len(self.categories)}-s{self.seed}-{content}"
+
+
+def plan_trials(
+    study: Study,
+    subsets: pa.Table,
+    manifests: Mapping[str, pa.Table],
+    versions: Mapping[str, str],
+) -> tuple[list[Cell], dict[str, Trial]]:
+    """All cells of the study's grid, and the distinct trials by their id.
+
+    Every trial of a dataset and architecture takes the same number of optimizer steps: the
+    recipe's budget at the median number of training images over the dataset's subsets.
+    """
+    chosen = _list_categories(subsets)
+    cells: list[Cell] = []
+    trials: dict[str, Trial] = {}
+    for dataset in study.datasets:
+        usable = _ImageIndex(manifests[dataset.name])
+        sizes = [
+            usable.count("train", categories)
+            for (name, _, _), categories in chosen.items()
+            if name == dataset.name
+        ]
+        median_size = float(np.median(sizes))
+        for architecture in study.architectures:
+            num_steps = study.recipe.compute_steps(architecture, median_size)
+            for metric in study.metrics:
+                for subset in study.subsets.names:
+                    categories = chosen[dataset.name, metric, subset]
+                    for seed in study.seeds:
+                        trial = Trial(
+                            dataset=dataset.name,
+                            architecture=architecture,
+                            categories=categories,
+                            images=usable.hash_images(categories),
+                            num_train_images=usable.count("train", categories),
+                            num_test_images=usable.count("test", categories),
+                            num_steps=num_steps,
+                            seed=seed,
+                            recipe=study.recipe,
+                            versions=versions,
+                        )
+                        trials.setdefault(trial.trial_id, trial)
+                        cells.append(
+                            Cell(dataset.name, architecture, metric, subset, seed, trial.trial_id)
+                        )
+    return cells, trials
+
+
+def select_usable(manifest: pa.Table) -> pa.Table:
+    """Rows of the images that can be trained and tested on."""
+    return manifest.filter(pc.equal(manifest["status"], "ok"))
+
+
+def order_longest_first(trials: Iterable[Trial]) -> list[Trial]:
+    """Trials by falling estimate of their cost, so that no long one starts last."""
+    return sorted(trials, key=lambda trial: (-_estimate_cost(trial), trial.trial_id))
+
+
+# Forward and backward GFLOP per image at the paper's input size, measured with torch's
+# FlopCounterMode; only the order matters here.
+_TRAIN_GFLOP = {"alexnet": 4.1, "inception_v3": 34.3, "resnet50": 24.3, "vgg16": 92.6}
+
+
+def _estimate_cost(trial: Trial) -> float:
+    return trial.num_steps * _TRAIN_GFLOP[trial.architecture]
+
+
+def _list_categories(subsets: pa.Table) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    chosen: dict[tuple[str, str, str], list[str]] = {}
+    for row in subsets.select(["dataset", "metric", "subset", "category"]).to_pylist():
+        key = row["dataset"], row["metric"], row["subset"]
+        chosen.setdefault(key, []).append(row["category"])
+    return {key: tuple(sorted(categories)) for key, categories in chosen.items()}
+
+
+class _ImageIndex:
+    """Counts and content hashes of a dataset's usable images by split and category."""
+
+    def __init__(self, manifest: pa.Table) -> None:
+        usable = select_usable(manifest).select(["split", "category", "path", "sha256"])
+        self._images: dict[tuple[str, str], list[str]] = {}
+        for row in usable.to_pylist():
+            images = self._images.setdefault((row["split"], row["category"]), [])
+            images.append(f"{row['path']}\t{row['sha256']}")
+        self._hashes = {key: hash_strings(sorted(rows)) for key, rows in self._images.items()}
+
+    def count(self, split: str, categories: Sequence[str]) -> int:
+        return sum(len(self._images.get((split, category), ())) for category in categories)
+
+    def hash_images(self, categories: Sequence[str]) -> str:
+        keys = [(split, category) for split in ("train", "test") for category in categories]
+        return hash_strings(part for key in keys for part in (*key, self._hashes.get(key, "none")))
+
+
+def _describe_recipe(recipe: Recipe, architecture: str) -> dict[str, Any]:
+    """The recipe without what concerns other architectures."""
+    described = recipe.model_dump(mode="json", exclude={"architectures", "epochs"})
+    own = recipe.architectures[architecture].model_dump(mode="json", exclude={"steps"})
+    return {**described, **own, "stored_px": recipe.compute_stored_px(architecture)}

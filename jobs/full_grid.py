@@ -1,0 +1,56 @@
+"""The whole study: images to rank tables and a report. Does only what is missing.
+
+    uv run jobs/full_grid.py                                    # the demo, about 6 minutes
+    uv run jobs/full_grid.py --study my_study.yaml              # your own
+    ray job submit --working-dir . -- python jobs/full_grid.py --study my_study.yaml
+
+The demo takes about 6 minutes on 2 cores without a GPU and leaves its report in
+outputs/demo/report/index.html. Interrupt or kill it at any point; the same command continues.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
+from iqray.cluster import Cluster
+from iqray.plan import describe_plan
+from iqray.preflight import check_study
+from iqray.run import Run
+from iqray.stages import STAGES
+from iqray.stages.results import count_lost_cells, summarise_run
+
+DEMO_STUDY = Path(__file__).parent / "studies" / "demo.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stages of a study in order, or one of them, or say what they would do."""
+    parser = build_parser(__doc__ or "", DEMO_STUDY)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print cells, distinct trials and what is already done; start nothing",
+    )
+    parser.add_argument("--only", choices=list(STAGES), help="run one stage")
+    arguments = parser.parse_args(argv)
+
+    study, storage = load_study(arguments)
+    check_study(study, storage)
+    with Cluster(arguments.address) as cluster:
+        run = Run(study, storage, cluster)
+        if arguments.dry_run:
+            print(describe_plan(run))
+            return
+        log = open_log(storage, "full_grid")
+        print(f"study '{study.name}' below {storage.root}; log in {log}")
+        for name, stage in STAGES.items():
+            if arguments.only in (None, name):
+                stage(run)
+        if arguments.only is None:
+            print(summarise_run(run))
+            if count_lost_cells(run):
+                sys.exit(EXIT_INCOMPLETE)
+
+
+if __name__ == "__main__":
+    run_job(main)

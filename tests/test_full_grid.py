@@ -1,0 +1,157 @@
+"""The whole study as a user runs it: a process of its own, a small study, real Ray."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.small_study import TIMEOUT_S, write_study
+
+JOB = Path(__file__).parent.parent / "jobs" / "full_grid.py"
+
+
+def run_job(
+    study: Path, *arguments: str, cache: Path, timeout: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(JOB), "--study", str(study), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "IQRAY_CACHE": str(cache)},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Output root and terminal text of an undisturbed run."""
+    root = tmp_path_factory.mktemp("finished") / "out"
+    done = run_job(write_study(inputs, root), cache=root.parent / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return root, done.stdout
+
+
+COMPARED = [
+    *("dataset", "architecture", "metric", "subset", "seed", "trial_id", "num_categories"),
+    *("num_test_images", "top1", "top5", "distance", "rank_top1", "rank_top5", "rank_distance"),
+    "status",
+]
+
+
+def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) -> None:
+    root, text = finished
+    cells = pd.read_parquet(root / "results/cells.parquet")
+    assert len(cells) == 8
+    assert list(cells.columns[: len(COMPARED)]) == COMPARED
+    assert (cells["status"] == "ok").all()
+    assert (cells["num_categories"] == 2).all()
+    assert (cells["num_test_images"] == 4).all()
+    assert cells["top1"].between(0, 1).all()
+    assert (cells["distance"] > 0).all()
+    ranks = cells.groupby("metric")[["rank_top1", "rank_top5", "rank_distance"]].sum()
+    assert (ranks == 10).all(axis=None)
+    assert len(pd.read_csv(root / "results/cells.csv")) == 8
+    assert pd.read_parquet(root / "scores").groupby("metric").size().to_dict() == {
+        "brisque": 24,
+        "cnniqa": 24,
+    }
+    assert f"report: {root}/report/index.html" in text
+    assert (root / "report/index.html").stat().st_size > 10_000
+
+
+def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
+    _, text = finished
+    stages = [line.split()[0] for line in text.splitlines()[1:7]]
+    assert stages == ["manifest", "scores", "subsets", "trials", "results", "report"]
+    assert "48 of 48 scores in" in text
+
+
+def test_second_run_does_nothing(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    again = run_job(root.parent / "out.yaml", cache=root.parent / "cache")
+    assert again.returncode == 0
+    assert len(re.findall("all there before", again.stdout)) == 6
+    after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    logs = set((root / "logs").iterdir())
+    assert {path for path in after if after[path] != before.get(path)} <= logs
+
+
+def test_dry_run_starts_nothing(inputs: Path, finished: tuple[Path, str], tmp_path: Path) -> None:
+    root, _ = finished
+    done = run_job(root.parent / "out.yaml", "--dry-run", cache=tmp_path)
+    assert "1 datasets x 1 architectures x 2 metrics x 4 subsets = 8 cells" in done.stdout
+    assert re.search(r"trials +(\d+) of \1 there; 8 cells need \1 distinct trials", done.stdout)
+    new = run_job(write_study(inputs, tmp_path / "new"), "--dry-run", cache=tmp_path)
+    assert new.returncode == 0
+    assert "manifest     0 of 36 images there" in new.stdout
+    assert "trials       known when the subsets of 8 cells are chosen" in new.stdout
+    assert not list((tmp_path / "new").rglob("*"))
+
+
+@pytest.mark.parametrize("kill_at", ["scores/d/cnniqa/*.parquet", "trials/*/result.json"])
+def test_killed_run_continues_to_the_same_results(
+    inputs: Path, finished: tuple[Path, str], tmp_path: Path, kill_at: str
+) -> None:
+    study, cache = write_study(inputs, tmp_path / "out"), tmp_path / "cache"
+    kill_when_present(study, tmp_path / "out", kill_at, cache)
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    assert not (tmp_path / "out/results/cells.parquet").exists()
+
+    done = run_job(study, cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    whole = pd.read_parquet(finished[0] / "results/cells.parquet")[COMPARED]
+    resumed = pd.read_parquet(tmp_path / "out/results/cells.parquet")[COMPARED]
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def kill_when_present(study: Path, root: Path, pattern: str, cache: Path) -> None:
+    """Start the job and kill -9 it as soon as a file of the pattern exists."""
+    process = subprocess.Popen(
+        [sys.executable, str(JOB), "--study", str(study)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "IQRAY_CACHE": str(cache)},
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while not list(root.glob(pattern)):
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": ["musik"]}, "'musik'"),
+        ({"subset": {}}, "unknown key 'subset'"),
+        ({"datasets": [{"name": "d", "root": "/nowhere/at/all"}]}, "'/nowhere/at/all/train'"),
+        ({"scoring": {"num_gpus": 1}}, "scoring.num_gpus is 1"),
+    ],
+)
+def test_mistakes_end_in_one_message(
+    inputs: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    done = run_job(write_study(inputs, tmp_path / "out", **changes), cache=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:
+    done = run_job(write_study(inputs, tmp_path / "out"), "--only", "subsets", cache=tmp_path)
+    assert done.returncode == 2
+    assert "--only scores" in done.stderr

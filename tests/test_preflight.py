@@ -1,0 +1,95 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iqray.errors import StudyError
+from iqray.preflight import check_study
+from iqray.storage import Storage
+from iqray.study_file import parse_study
+from tests.conftest import MakeDataset
+
+
+def check(images: Path, weights: Path, output: Path, **changes: Any) -> None:
+    content = {
+        "name": "s",
+        "root": str(output),
+        "datasets": [{"name": "d", "root": str(images)}],
+        "metrics": ["brisque"],
+        "recipe": "demo",
+        "weights": {"directory": str(weights)},
+        "subsets": {"fraction": 0.5},
+        **changes,
+    }
+    study = parse_study(content)
+    check_study(study, Storage(study.root))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "brisque_svm_weights.pth").write_bytes(b"any bytes: only the sum is taken here")
+    return folder
+
+
+def test_a_sound_study_passes(make_dataset: MakeDataset, weights: Path, tmp_path: Path) -> None:
+    check(make_dataset(), weights, tmp_path / "out")
+
+
+def test_unknown_metric(make_dataset: MakeDataset, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"'musik'.*choose from.*did you mean 'musiq'"):
+        check(make_dataset(), weights, tmp_path / "out", metrics=["musik"])
+
+
+def test_missing_weights(make_dataset: MakeDataset, weights: Path, tmp_path: Path) -> None:
+    (weights / "brisque_svm_weights.pth").unlink()
+    with pytest.raises(StudyError, match=r"brisque_svm_weights\.pth"):
+        check(make_dataset(), weights, tmp_path / "out")
+
+
+def test_missing_folder(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="has no folder"):
+        check(tmp_path / "nowhere", weights, tmp_path / "out")
+
+
+def test_category_without_test_images(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    root = make_dataset()
+    shutil.rmtree(root / "val" / "bee")
+    with pytest.raises(StudyError, match="no images in 'val' for 'bee'; every category"):
+        check(root, weights, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("subsets", "message"),
+    [
+        ({"k": 5}, r"has 4 categories and subsets.k is 5; a subset needs at least 2"),
+        ({"fraction": 0.25}, r"subsets.fraction 0.25 of 4 categories is 1"),
+    ],
+)
+def test_too_few_categories(
+    make_dataset: MakeDataset,
+    weights: Path,
+    tmp_path: Path,
+    subsets: dict[str, float],
+    message: str,
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        check(make_dataset(), weights, tmp_path / "out", subsets=subsets)
+
+
+def test_root_that_cannot_be_written(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StudyError, match=r"cannot be written.*choose another with --root"):
+        check(make_dataset(), weights, tmp_path / "file" / "out")
+
+
+def test_demo_needs_a_local_root(weights: Path, tmp_path: Path) -> None:
+    demo = [{"name": "d", "demo": "a"}]
+    with pytest.raises(StudyError, match="not a local folder"):
+        check(tmp_path, weights, Path("out"), root="s3://bucket/x", datasets=demo)

@@ -1,0 +1,154 @@
+import dataclasses
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from iqray import schemas
+from iqray.study import Study
+from iqray.study_file import parse_study
+from iqray.trials import Cell, Trial, order_longest_first, plan_trials
+
+VERSIONS = {"torch": "2.15.0", "training": "1"}
+CATEGORIES = ("a", "b", "c", "d")
+
+
+def make_study(**changes: Any) -> Study:
+    return parse_study(
+        {
+            "name": "s",
+            "root": "out",
+            "datasets": [{"name": "d", "root": "images"}],
+            "metrics": ["niqe", "brisque"],
+            "architectures": ["resnet50", "vgg16"],
+            "recipe": "paper",
+            "weights": {"directory": "w"},
+            **changes,
+        }
+    )
+
+
+def make_manifest(**sums: str) -> pa.Table:
+    rows = [
+        {
+            "dataset": "d",
+            "split": split,
+            "category": category,
+            "path": f"{split}/{category}/{number}.jpg",
+            "sha256": sums.get(f"{split}_{category}_{number}", f"{split}{category}{number}"),
+            "status": "ok",
+        }
+        for split, count in (("train", 100), ("test", 5))
+        for category in CATEGORIES
+        for number in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.MANIFEST)
+
+
+def make_subsets(chosen: dict[tuple[str, str], str]) -> pa.Table:
+    rows = [
+        {"dataset": "d", "metric": metric, "subset": subset, "category": category}
+        for (metric, subset), categories in chosen.items()
+        for category in categories
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SUBSETS)
+
+
+CHOSEN = {
+    ("niqe", "avg_high"): "ab",
+    ("niqe", "avg_low"): "cd",
+    ("niqe", "range_high"): "ac",
+    ("niqe", "range_low"): "bd",
+    ("brisque", "avg_high"): "ba",  # the same set as niqe's, in another order
+    ("brisque", "avg_low"): "cd",
+    ("brisque", "range_high"): "ad",
+    ("brisque", "range_low"): "bd",
+}
+
+
+def plan(
+    study: Study | None = None, manifest: pa.Table | None = None
+) -> tuple[list[Cell], dict[str, Trial]]:
+    manifests = {"d": manifest if manifest is not None else make_manifest()}
+    return plan_trials(study or make_study(), make_subsets(CHOSEN), manifests, VERSIONS)
+
+
+def test_cells_of_equal_content_share_a_trial() -> None:
+    cells, trials = plan()
+    assert len(cells) == 2 * 2 * 4
+    assert len(trials) == 2 * 5  # ab, cd, ac, bd, ad for each architecture
+    ids = {(c.architecture, c.metric, c.subset): c.trial_id for c in cells}
+    assert ids["vgg16", "niqe", "avg_high"] == ids["vgg16", "brisque", "avg_high"]
+    assert ids["vgg16", "niqe", "range_high"] != ids["vgg16", "brisque", "range_high"]
+    assert ids["vgg16", "niqe", "avg_high"] != ids["resnet50", "niqe", "avg_high"]
+
+
+def test_each_seed_is_a_trial() -> None:
+    assert len(plan(make_study(seeds=[0, 1, 2]))[1]) == 3 * len(plan()[1])
+
+
+def test_ids_are_readable_and_stable() -> None:
+    cells, _ = plan()
+    assert cells[0].trial_id.startswith("d-resnet50-k2-s0-")
+    assert [cell.trial_id for cell in plan()[0]] == [cell.trial_id for cell in cells]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {"base": "paper", "epochs": 91}},
+        {"recipe": {"base": "paper", "momentum": 0.8}},
+        {"recipe": {"base": "paper", "architectures": {"resnet50": {"input_px": 192}}}},
+    ],
+)
+def test_whatever_changes_numbers_changes_the_id(changes: dict[str, Any]) -> None:
+    before = {cell.trial_id for cell in plan()[0] if cell.architecture == "resnet50"}
+    after = {cell.trial_id for cell in plan(make_study(**changes))[0]}
+    assert not before & after
+
+
+def test_another_architectures_settings_do_not_change_the_id() -> None:
+    recipe = {"base": "paper", "architectures": {"vgg16": {"input_px": 192}}}
+    before, after = plan()[1], plan(make_study(recipe=recipe))[1]
+    assert {i for i in before if "resnet50" in i} == {i for i in after if "resnet50" in i}
+
+
+@pytest.mark.parametrize("changed", ["train_a_7", "test_a_0"])
+def test_one_changed_image_changes_only_the_trials_that_use_it(changed: str) -> None:
+    before, after = plan()[0], plan(manifest=make_manifest(**{changed: "other bytes"}))[0]
+    for old, new in zip(before, after, strict=True):
+        uses_a = "a" in CHOSEN[old.metric, old.subset]
+        assert (old.trial_id != new.trial_id) == uses_a
+
+
+def test_unreadable_images_are_not_trained_on() -> None:
+    manifest = make_manifest().to_pylist()
+    manifest[3]["status"] = "truncated"
+    _, trials = plan(manifest=pa.Table.from_pylist(manifest, schema=schemas.MANIFEST))
+    counts = {t.num_train_images for t in trials.values() if "a" in t.categories}
+    assert counts == {199}
+
+
+def test_steps_are_equal_in_a_dataset() -> None:
+    manifest = make_manifest().to_pylist()
+    fewer = [row for row in manifest if not (row["category"] == "a" and row["path"] > "train/a/5")]
+    _, trials = plan(manifest=pa.Table.from_pylist(fewer, schema=schemas.MANIFEST))
+    assert len({trial.num_steps for trial in trials.values()}) == 1
+    sizes = {trial.num_train_images for trial in trials.values()}
+    assert len(sizes) > 1
+    # Median of the 8 subsets: bd, cd, cd, bd with 200 images, four with a have fewer.
+    assert next(iter(trials.values())).num_steps == pytest.approx(
+        90 * (200 + min(sizes)) / 2 / 256, abs=1
+    )
+
+
+def test_longest_trials_come_first() -> None:
+    ordered = order_longest_first(plan()[1].values())
+    assert [trial.architecture for trial in ordered] == ["vgg16"] * 5 + ["resnet50"] * 5
+
+
+def test_versions_are_part_of_the_identity() -> None:
+    _, trials = plan()
+    trial = next(iter(trials.values()))
+    other = dataclasses.replace(trial, versions={**VERSIONS, "torch": "2.16.0"})
+    assert other.trial_id != trial.trial_id
