@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +28,41 @@ class ClusterResources:
     max_node_gpus: float
 
 
+@dataclass(frozen=True)
+class WorkerRequest:
+    """Workers that a part of the study asks for; `what` is its key in the study."""
+
+    what: str
+    num_workers: int | None  # none for as many as fit
+    num_cpus: float  # per worker
+    num_gpus: float = 0
+
+
 class Cluster:
     """A connection to Ray that is made when it is first needed.
 
     Args:
         address: of a running cluster; none reads RAY_ADDRESS, which `ray job submit` sets, and
             starts Ray on this machine where that is empty.
+        requests: what the study will ask for; checked together when the connection is made, so
+            that nothing is begun that cannot end.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, requests: Sequence[WorkerRequest] = ()) -> None:
         self._address = address or os.environ.get("RAY_ADDRESS")
+        self._requests = tuple(requests)
         self._resources: ClusterResources | None = None
 
     def connect(self) -> ClusterResources:
-        """Start or join Ray once, and return what it has."""
+        """Start or join Ray once, and return what it has.
+
+        Raises:
+            StudyError: no cluster answers, or it has less than the study asks for.
+        """
         if self._resources is None:
             self._resources = self._start()
+            for request in self._requests:
+                fit_count(request, self._resources)
         return self._resources
 
     def close(self) -> None:
@@ -116,21 +136,13 @@ def _read_resources() -> ClusterResources:
     )
 
 
-def fit_count(
-    what: str, wanted: int | None, num_cpus: float, num_gpus: float, has: ClusterResources
-) -> int:
-    """How many workers of a size fit on the cluster.
-
-    Args:
-        what: the part of the study that asks, such as `scoring`.
-        wanted: number from the study; none for as many as fit.
-        num_cpus: per worker.
-        num_gpus: per worker.
-        has: the cluster's resources.
+def fit_count(request: WorkerRequest, has: ClusterResources) -> int:
+    """How many of the requested workers run at once on a cluster.
 
     Raises:
-        StudyError: one worker does not fit on any node, or `wanted` do not fit together.
+        StudyError: one worker does not fit on any node, or the wanted number does not fit.
     """
+    what, num_cpus, num_gpus = request.what, request.num_cpus, request.num_gpus
     for unit, per_worker, on_node in (
         ("cpus", num_cpus, has.max_node_cpus),
         ("gpus", num_gpus, has.max_node_gpus),
@@ -143,10 +155,11 @@ def fit_count(
     possible = int(has.num_cpus // num_cpus)
     if num_gpus:
         possible = min(possible, int(has.num_gpus // num_gpus))
+    wanted = request.num_workers
     if wanted is not None and wanted > possible:
         raise StudyError(
             f"{what} asks for {wanted} workers of {num_cpus:g} CPUs and {num_gpus:g} GPUs, but "
             f"only {possible} fit ({has.num_cpus:g} CPUs, {has.num_gpus:g} GPUs); lower the "
             "number, or join a larger cluster with --address"
         )
-    return wanted or max(1, possible)
+    return wanted or possible

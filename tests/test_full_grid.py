@@ -149,6 +149,7 @@ def test_mistakes_end_in_one_message(
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "out/manifest").exists()
 
 
 def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Stage `manifest`: list and inspect every image of every dataset."""
 
-from iqray.cluster import fit_count
+from iqray.cluster import WorkerRequest, fit_count
 from iqray.manifest import (
     build_manifests,
     is_manifest_current,
@@ -27,6 +27,6 @@ def make_manifests(run: Run) -> None:
             else:
                 plans.append(plan_manifest(dataset.name, root, listing))
         if plans:
-            pool = PoolSize(fit_count("manifest", None, 1, 0, run.cluster.connect()))
+            pool = PoolSize(fit_count(WorkerRequest("manifest", None, 1), run.cluster.connect()))
             build_manifests(run.storage, plans, pool, line)
             run.record_seconds(line)

@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
-from iqray.cluster import fit_count
+from iqray.cluster import WorkerRequest, fit_count
 from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.scoring import ScoreJob, ScorePlan, complete_scores, plan_scores, score_images
 from iqray.shards import PoolSize
+from iqray.study import Study
+
+
+def request_scorers(study: Study) -> WorkerRequest:
+    """Actors that score."""
+    settings = study.scoring
+    return WorkerRequest("scoring", settings.num_actors, settings.num_cpus, settings.num_gpus)
 
 
 def make_scores(run: Run) -> None:
@@ -16,13 +23,7 @@ def make_scores(run: Run) -> None:
     with show_stage("scores", sum(plan.num_images for plan in plans), "scores") as line:
         line.skip(sum(plan.num_finished for plan in plans))
         if any(plan.missing for plan in plans):
-            num_actors = fit_count(
-                "scoring",
-                settings.num_actors,
-                settings.num_cpus,
-                settings.num_gpus,
-                run.cluster.connect(),
-            )
+            num_actors = fit_count(request_scorers(run.study), run.cluster.connect())
             pool = PoolSize(num_actors, settings.num_cpus, settings.num_gpus)
             for group in _group_by_pool(plans, settings.pools):
                 score_images(run.storage, group, pool, line)

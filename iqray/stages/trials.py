@@ -3,11 +3,12 @@
 import logging
 import sys
 
-from iqray.cluster import fit_count
+from iqray.cluster import WorkerRequest, fit_count
 from iqray.grid import GridResources, run_trials
 from iqray.progress import show_stage
 from iqray.run import Run, get_versions
 from iqray.stages.subsets import SUBSETS_PATH
+from iqray.study import Study
 from iqray.trial_runner import TrialRunner, list_finished
 from iqray.trials import Cell, Trial, plan_trials
 
@@ -21,6 +22,12 @@ def plan_grid(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
     return plan_trials(run.study, subsets, run.manifests, get_versions())
 
 
+def request_trainers(study: Study) -> WorkerRequest:
+    """Processes that train, one trial each at a time."""
+    settings = study.training
+    return WorkerRequest("training", settings.num_concurrent, settings.num_cpus, settings.num_gpus)
+
+
 def train_grid(run: Run) -> None:
     """Train and test every trial that has no result."""
     _, trials = plan_grid(run)
@@ -31,13 +38,7 @@ def train_grid(run: Run) -> None:
         missing = [trial for trial_id, trial in trials.items() if trial_id not in finished]
         if not missing:
             return
-        num_concurrent = fit_count(
-            "training",
-            settings.num_concurrent,
-            settings.num_cpus,
-            settings.num_gpus,
-            run.cluster.connect(),
-        )
+        num_concurrent = fit_count(request_trainers(run.study), run.cluster.connect())
         resources = GridResources(
             num_concurrent, settings.num_cpus, settings.num_gpus, settings.max_retries
         )
