@@ -16,10 +16,9 @@ from iqray.images import DecodedImage, decode_image
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
 from iqray.schemas import MANIFEST
+from iqray.score_worker import ScoreJob, ScoreWorker
 from iqray.scoring import (
-    ScoreJob,
     ScorePlan,
-    ScoreWorker,
     complete_scores,
     plan_scores,
     read_scores,

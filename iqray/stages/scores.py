@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from iqray.cluster import WorkerRequest, fit_count
 from iqray.progress import show_stage
 from iqray.run import Run
-from iqray.scoring import ScoreJob, ScorePlan, complete_scores, plan_scores, score_images
+from iqray.score_worker import ScoreJob
+from iqray.scoring import ScorePlan, complete_scores, plan_scores, score_images
 from iqray.shards import PoolSize
 from iqray.study import Study
 
