@@ -1,13 +1,15 @@
-"""Each metric's forward pass: pyiqa's network, without work that cannot change the score.
+"""Each metric's way from pixels to score: pyiqa's, without work that cannot change the score.
 
 CLIP-IQA encodes its ten prompts once instead of for every image, CNN-IQA takes global extrema
 instead of pooling with a window as large as the image, MUSIQ leaves out padding tokens, which
-attention ignores. Scores stay those of pyiqa's own forward, to 1e-5 relative (CNN-IQA 1e-6).
+attention ignores, BRISQUE and NIQE run as compiled kernels on CPUs. Scores stay those of pyiqa's
+own forward, to 1e-5 relative (CNN-IQA 1e-6).
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pyiqa.data.multiscale_trans_util import get_multiscale_patches
 from torch import nn
@@ -25,6 +27,29 @@ def build_forward(metric: str, network: nn.Module) -> nn.Module:
         A module from (num_images, 3, height, width) float32 RGB in [0, 1] to num_images scores.
     """
     return _FORWARDS[metric](network) if metric in _FORWARDS else network
+
+
+def build_image_scorer(metric: str, network: nn.Module) -> Callable[[np.ndarray], float] | None:
+    """Build a metric's score of one image at a time on the CPU, where that beats its network.
+
+    Args:
+        metric: pyiqa's name.
+        network: from `iqray.metrics.networks.load_network`, on the CPU.
+
+    Returns:
+        A function from (height, width, 3) uint8 RGB to the score, which is NaN or raises where
+        pyiqa's is or does; None for metrics that have no such function.
+    """
+    # Imported here, since numba takes half a second.
+    if metric == "brisque":
+        from iqray.metrics.brisque import BrisqueScorer
+
+        return BrisqueScorer(network)
+    if metric == "niqe":
+        from iqray.metrics.niqe import NiqeScorer
+
+        return NiqeScorer(network)
+    return None
 
 
 class ClipiqaForward(nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from iqray.metrics.forwards import build_forward
+from iqray.metrics.forwards import build_forward, build_image_scorer
 from iqray.metrics.networks import load_network
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import MetricWeights
@@ -28,7 +28,7 @@ _ACCELERATOR_BATCH_PX = 2**22
 # MUSIQ also looks at the image at 224 and 384 px: up to 7 x 7 and 12 x 12 patches of 32 x 32.
 _ADDED_PX = {"musiq": (7 * 7 + 12 * 12) * 32 * 32}
 
-# Metrics whose score does not change with the batch. BRISQUE's does: its regression adds 774
+# Networks whose score does not change with the batch. BRISQUE's does: its regression adds 774
 # terms that nearly cancel, in float32, and a batch adds them in another order (seen: 1e-2
 # relative). For metrics that iqray does not know, nothing is promised.
 _BATCHED_METRICS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq", "niqe"})
@@ -65,7 +65,10 @@ class Scorer:
     def __init__(self, weights: MetricWeights, device: str = "cpu") -> None:
         self.info = find_metric(weights.metric)
         self._device = torch.device(device)
-        self._forward = build_forward(weights.metric, load_network(weights)).to(self._device)
+        network = load_network(weights)
+        on_cpu = self._device.type == "cpu"
+        self._score_image = build_image_scorer(weights.metric, network) if on_cpu else None
+        self._forward = build_forward(weights.metric, network).to(self._device)
 
     def score(self, images: Sequence[np.ndarray]) -> list[ScoreResult]:
         """Score images of any mix of shapes.
@@ -103,7 +106,7 @@ class Scorer:
     def _split(self, indices: list[int], image: np.ndarray) -> Iterator[list[int]]:
         """Cut the indices of images that share the shape of `image` into batches."""
         size = 1
-        if self.info.name in _BATCHED_METRICS:
+        if self.info.name in _BATCHED_METRICS and self._score_image is None:
             budget = _CPU_BATCH_PX if self._device.type == "cpu" else _ACCELERATOR_BATCH_PX
             pixels = image.shape[0] * image.shape[1] + _ADDED_PX.get(self.info.name, 0)
             size = max(1, budget // pixels)
@@ -135,6 +138,8 @@ class Scorer:
 
     def _run(self, images: list[np.ndarray]) -> list[float]:
         """Raw scores of images of one shape, in one forward pass, as pyiqa scales pixels."""
+        if self._score_image is not None:
+            return [self._score_image(image) for image in images]
         pixels = torch.from_numpy(np.stack(images)).to(self._device)
         inputs = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255)
         # As pyiqa sets cuDNN, but without TF32, which would cut precision on GPUs.
