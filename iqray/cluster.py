@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iqray.errors import StudyError
-
-logger = logging.getLogger(__name__)
+from iqray.progress import show_line
 
 # On glibc, giving freed memory back to the system makes large CPU tensors up to 5 times slower:
 # every step pays for fresh pages. These keep it in the process.
@@ -107,7 +106,8 @@ class Cluster:
                 f"no Ray cluster answers at '{self._address}'; start one with `ray start --head`, "
                 "or leave --address and RAY_ADDRESS out to run on this machine"
             ) from error
-        logger.info("Ray dashboard: %s", context.dashboard_url)
+        if context.dashboard_url:
+            show_line("ray", f"dashboard at http://{context.dashboard_url}")
         _quieten_ray()
         return _read_resources()
 

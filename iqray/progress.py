@@ -60,12 +60,7 @@ class StageLine:
 
     def _show(self, text: str, is_last: bool) -> None:
         self.shown_s = time.monotonic()
-        line = f"{self.name:<12} {text}"
-        if self.stream.isatty():
-            self.stream.write(f"\r{line:<78}" + ("\n" if is_last else ""))
-        else:
-            self.stream.write(f"{line}\n")
-        self.stream.flush()
+        show_line(self.name, text, self.stream, is_last)
 
 
 @contextmanager
@@ -81,6 +76,17 @@ def show_stage(
             line.stream.write("\n")
         raise
     line.finish()
+
+
+def show_line(name: str, text: str, stream: TextIO | None = None, is_last: bool = True) -> None:
+    """Show a line; on a terminal the next one replaces it unless it is the last of its kind."""
+    stream = stream or sys.stdout
+    line = f"{name:<12} {text}"
+    if stream.isatty():
+        stream.write(f"\r{line:<78}" + ("\n" if is_last else ""))
+    else:
+        stream.write(f"{line}\n")
+    stream.flush()
 
 
 def format_seconds(seconds: float) -> str:

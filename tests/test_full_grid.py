@@ -70,8 +70,9 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
     _, text = finished
-    stages = [line.split()[0] for line in text.splitlines()[1:7]]
-    assert stages == ["manifest", "scores", "subsets", "trials", "results", "report"]
+    stages = [line.split()[0] for line in text.splitlines()[1:8]]
+    assert stages == ["ray", "manifest", "scores", "subsets", "trials", "results", "report"]
+    assert "dashboard at http://127.0.0.1:" in text
     assert "48 of 48 scores in" in text
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from iqray.demo.images import generate_dataset
+from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import write_weights_manifest
 from iqray.progress import show_stage
 from iqray.results import DEMO_WEIGHTS
@@ -39,17 +40,24 @@ def _make_weights(run: Run) -> None:
         if run.storage.exists("weights/weights.json"):
             line.skip(len(metrics))
             return
+        missing = [metric for metric in metrics if not _has_files(folder, metric)]
+        line.skip(len(metrics) - len(missing))
         run.cluster.connect()
         import ray
 
         fit = ray.remote(num_cpus=1)(_fit)
-        waiting = [fit.options(name=f"Fit_{metric}").remote(metric, folder) for metric in metrics]
+        waiting = [fit.options(name=f"Fit_{metric}").remote(metric, folder) for metric in missing]
         while waiting:
             finished, waiting = ray.wait(waiting)
             ray.get(finished)
             line(len(finished))
         write_weights_manifest(folder, DEMO_WEIGHTS)
         run.record_seconds(line)
+
+
+def _has_files(folder: Path, metric: str) -> bool:
+    """Whether an interrupted run has written the metric's files, each of them whole."""
+    return all((folder / name).exists() for name in find_metric(metric).weight_files)
 
 
 def _fit(metric: str, folder: Path) -> None:
