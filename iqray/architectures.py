@@ -14,11 +14,7 @@ import torchvision
 from torch import nn
 
 from iqray.errors import StudyError
-from iqray.recipes import ARCHITECTURES, INCEPTION_AUX_MIN_PX
-
-# Smallest inputs that pass through each architecture's strides and poolings (found by running
-# them in training mode with two images).
-MIN_INPUT_PX = {"alexnet": 63, "inception_v3": 75, "resnet50": 32, "vgg16": 32}
+from iqray.recipes import ARCHITECTURES, INCEPTION_AUX_MIN_PX, MIN_INPUT_PX
 
 # Architectures whose convolutions run faster with channels-last tensors on a CPU. Measured with
 # torch 2.15 on one thread, time of a step in the default layout over that in channels-last:

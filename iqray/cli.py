@@ -86,5 +86,5 @@ def run_job(main: Callable[[Sequence[str] | None], None]) -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_MISTAKE)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command continues where it was\n")
+        sys.stderr.write("stopped\n")
         sys.exit(EXIT_INTERRUPTED)

@@ -18,13 +18,18 @@ _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class ClusterResources:
-    """What the cluster has now: over all nodes, and on its largest node."""
+class NodeResources:
+    """What one node has in all."""
 
     num_cpus: float
     num_gpus: float
-    max_node_cpus: float
-    max_node_gpus: float
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """The nodes that the cluster has now."""
+
+    nodes: tuple[NodeResources, ...]
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,12 @@ def _quieten_ray() -> None:
 def _read_resources() -> ClusterResources:
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return ClusterResources(
-        num_cpus=sum(node.get("CPU", 0) for node in nodes),
-        num_gpus=sum(node.get("GPU", 0) for node in nodes),
-        max_node_cpus=max((node.get("CPU", 0) for node in nodes), default=0),
-        max_node_gpus=max((node.get("GPU", 0) for node in nodes), default=0),
+        tuple(
+            NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+            for node in ray.nodes()
+            if node["Alive"]
+        )
     )
 
 
@@ -143,23 +148,28 @@ def fit_count(request: WorkerRequest, has: ClusterResources) -> int:
         StudyError: one worker does not fit on any node, or the wanted number does not fit.
     """
     what, num_cpus, num_gpus = request.what, request.num_cpus, request.num_gpus
-    for unit, per_worker, on_node in (
-        ("cpus", num_cpus, has.max_node_cpus),
-        ("gpus", num_gpus, has.max_node_gpus),
-    ):
-        if per_worker > on_node:
-            raise StudyError(
-                f"{what}.num_{unit} is {per_worker:g}, but the largest node has {on_node:g}; "
-                "lower it, or join a larger cluster with --address"
-            )
-    possible = int(has.num_cpus // num_cpus)
-    if num_gpus:
-        possible = min(possible, int(has.num_gpus // num_gpus))
+    possible = sum(_count_on_node(node, num_cpus, num_gpus) for node in has.nodes)
+    if not possible:
+        largest = max(has.nodes, key=lambda node: (node.num_gpus, node.num_cpus))
+        raise StudyError(
+            f"{what} asks for {num_cpus:g} CPUs and {num_gpus:g} GPUs per worker, which no node "
+            f"has (the largest of {len(has.nodes)} has {largest.num_cpus:g} CPUs and "
+            f"{largest.num_gpus:g} GPUs); lower {what}.num_cpus or {what}.num_gpus, or join a "
+            "larger cluster with --address"
+        )
     wanted = request.num_workers
     if wanted is not None and wanted > possible:
         raise StudyError(
             f"{what} asks for {wanted} workers of {num_cpus:g} CPUs and {num_gpus:g} GPUs, but "
-            f"only {possible} fit ({has.num_cpus:g} CPUs, {has.num_gpus:g} GPUs); lower the "
-            "number, or join a larger cluster with --address"
+            f"only {possible} fit on the {len(has.nodes)} nodes; lower the number, or join a "
+            "larger cluster with --address"
         )
     return wanted or possible
+
+
+def _count_on_node(node: NodeResources, num_cpus: float, num_gpus: float) -> int:
+    # Ray counts resources in units of 1e-4; the small term mends 1 / 0.1 = 9.99...
+    counts = [node.num_cpus / num_cpus]
+    if num_gpus:
+        counts.append(node.num_gpus / num_gpus)
+    return int(min(counts) + 1e-6)

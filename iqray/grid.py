@@ -50,6 +50,8 @@ def run_trials(
     # Tune's per-trial loggers write three files and a TensorBoard log that nobody reads here.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # An interrupt must reach the job; Tune would take the first one and return as if finished.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     from ray import tune
 
     by_id = {trial.trial_id: trial for trial in order_longest_first(trials)}

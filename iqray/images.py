@@ -4,12 +4,16 @@ Pixels are native size, 8-bit RGB, never re-encoded, not rotated by EXIF: the mo
 of the study. What had to be done on the way to 8-bit RGB is noted.
 """
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from iqray.errors import StudyError
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -53,6 +57,19 @@ class ImageFailure:
 
     status: str
     reason: str
+
+
+def check_unchanged(path: Path, data: bytes, sha256: str) -> None:
+    """Check an image's bytes against its manifest: results are kept under that sum.
+
+    Raises:
+        StudyError: the file has changed.
+    """
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StudyError(
+            f"image '{path}' has changed since its manifest was made; run the study again, which "
+            "starts with the manifest"
+        )
 
 
 def read_header(data: bytes) -> ImageHeader | ImageFailure:

@@ -68,14 +68,28 @@ def _walk_split(directory: Path, split: str, root: Path) -> Iterator[ListedImage
         categories = [entry for entry in entries if entry.is_dir() and entry.name[0] != "."]
     for category in categories:
         for entry in _walk_files(category.path):
-            stat = entry.stat()
-            yield ListedImage(
-                split=split,
-                category=category.name,
-                path=Path(entry.path).relative_to(root).as_posix(),
-                num_bytes=stat.st_size,
-                modified_ns=stat.st_mtime_ns,
-            )
+            path = Path(entry.path).relative_to(root).as_posix()
+            _check_text(path, root)
+            num_bytes, modified_ns = _read_stat(entry)
+            yield ListedImage(split, category.name, path, num_bytes, modified_ns)
+
+
+def _read_stat(entry: os.DirEntry[str]) -> tuple[int, int]:
+    """Bytes and modification time; zeros for a link to nowhere, which the manifest will name."""
+    try:
+        stat = entry.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _check_text(path: str, root: Path) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise StudyError(
+            f"the name of file {path!r} below '{root}' is not UTF-8; rename it"
+        ) from error
 
 
 def _walk_files(folder: str) -> Iterator[os.DirEntry[str]]:

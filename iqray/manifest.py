@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray import schemas
+from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.images import ImageFailure, decode_image, read_header
 from iqray.listing import ListedImage, fingerprint_listing
@@ -109,6 +111,11 @@ def read_manifest(storage: Storage, dataset: str) -> pa.Table:
     return storage.read_table(get_manifest_path(dataset))
 
 
+def select_train(manifest: pa.Table) -> pa.Table:
+    """Rows of the training split."""
+    return manifest.filter(pc.equal(manifest["split"], "train"))
+
+
 def _tabulate(dataset: str, listing: list[ListedImage]) -> pa.Table:
     columns = [
         pa.array([getattr(image, field.name) for image in listing], field.type)
@@ -134,8 +141,10 @@ def _describe_image(row: dict[str, Any], root: Path) -> dict[str, Any]:
     record = {**row, "status": "ok", "reason": "", "sha256": ""}
     try:
         data = (root / row["path"]).read_bytes()
-    except OSError as error:
-        return {**record, "status": "missing", "reason": error.strerror or str(error)}
+    except FileNotFoundError:
+        return {**record, "status": "missing", "reason": "no such file"}
+    except OSError as error:  # may be mended, so it must not be recorded as final
+        raise StudyError(f"image '{root / row['path']}' cannot be read: {error}") from error
     record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     header = read_header(data)
     if isinstance(header, ImageFailure):

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from iqray.errors import StudyError
 from iqray.manifest import is_manifest_current, make_manifest_key
 from iqray.run import Run
+from iqray.stages.demo import list_missing_weights
 from iqray.stages.scores import plan_study_scores
-from iqray.stages.subsets import SUBSETS_PATH
 from iqray.stages.trials import plan_grid
 from iqray.trial_runner import list_finished
 
@@ -47,16 +48,19 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
     ]
     num_known = sum(len(run.listings[name]) for name in current)
     yield f"manifest     {num_known:,} of {num_images:,} images there"
-    weights_there = not run.study.weights.demo or run.locate_weights().is_dir()
-    if len(current) == len(run.study.datasets) and weights_there:
-        plans = plan_study_scores(run)
-        num_scores = sum(plan.num_images for plan in plans)
-        num_scored = sum(plan.num_finished for plan in plans)
-        yield f"scores       {num_scored:,} of {num_scores:,} there"
-    if not run.storage.exists(SUBSETS_PATH):
-        yield f"trials       known when the subsets of {num_cells:,} cells are chosen"
+    unknown = f"trials       known when the subsets of {num_cells:,} cells are chosen"
+    if len(current) < len(run.study.datasets) or list_missing_weights(run):
+        yield unknown
         return
-    cells, trials = plan_grid(run)
+    plans = plan_study_scores(run)
+    num_scores = sum(plan.num_images for plan in plans)
+    num_scored = sum(plan.num_finished for plan in plans)
+    yield f"scores       {num_scored:,} of {num_scores:,} there"
+    try:
+        cells, trials = plan_grid(run)
+    except StudyError:  # subsets are missing, or of other scores or rules
+        yield unknown
+        return
     num_finished = len(list_finished(run.storage, trials))
     yield (
         f"trials       {num_finished:,} of {len(trials):,} there; {len(cells):,} cells need "

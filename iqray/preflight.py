@@ -8,12 +8,15 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+
 from iqray.errors import StudyError
 from iqray.listing import ListedImage, list_images
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
+from iqray.trials import select_usable
 
 
 def check_study(study: Study, storage: Storage) -> None:
@@ -29,10 +32,11 @@ def check_study(study: Study, storage: Storage) -> None:
     _check_root(study, storage)
     if study.weights.directory is not None:
         for metric in study.metrics:
-            find_weights(study.weights.directory, metric)
+            find_weights(Path(study.weights.directory).expanduser(), metric)
     for dataset in study.datasets:
         if dataset.root is not None:
-            check_dataset(study, dataset, list_images(dataset, Path(dataset.root)))
+            root = Path(dataset.root).expanduser().absolute()
+            check_dataset(study, dataset, list_images(dataset, root))
 
 
 def check_dataset(study: Study, dataset: Dataset, listing: list[ListedImage]) -> None:
@@ -65,6 +69,25 @@ def check_dataset(study: Study, dataset: Dataset, listing: list[ListedImage]) ->
         )
 
 
+def check_usable(dataset: str, manifest: pa.Table) -> None:
+    """Check that every category has an image that can be read, in both splits.
+
+    Raises:
+        StudyError: a category has none.
+    """
+    usable = select_usable(manifest)
+    found = set(zip(usable["split"].to_pylist(), usable["category"].to_pylist(), strict=True))
+    listed = set(zip(manifest["split"].to_pylist(), manifest["category"].to_pylist(), strict=True))
+    lost = sorted(listed - found)
+    if lost:
+        split, category = lost[0]
+        raise StudyError(
+            f"dataset '{dataset}': none of the {split} images of '{category}' can be read "
+            f"({len(lost)} such categories); repair them, or remove the category. "
+            f"manifest/{dataset}.parquet gives each file's reason"
+        )
+
+
 def _check_root(study: Study, storage: Storage) -> None:
     makes_demo = study.weights.demo or any(dataset.demo for dataset in study.datasets)
     if makes_demo and "://" in study.root and not study.root.startswith("file://"):
@@ -76,8 +99,8 @@ def _check_root(study: Study, storage: Storage) -> None:
     try:
         storage.write_bytes(probe, b"")
         storage.delete(probe)
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:
         raise StudyError(
-            f"output root '{study.root}' cannot be written ({error.strerror or error}); choose "
+            f"output root '{study.root}' cannot be written ({error}); choose "
             "another with --root or in the study"
         ) from error

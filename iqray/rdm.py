@@ -144,12 +144,15 @@ def _compute_stress(dissimilarities: FloatArray, coordinates: FloatArray) -> flo
     return float(np.sqrt(np.sum((fitted - wanted) ** 2) / np.sum(fitted**2)))
 
 
-def match_counts(categories: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Pick the same number of images from every category: as many as the smallest one has.
+def match_counts(
+    categories: Sequence[str], seed: int, count: int | None = None
+) -> NDArray[np.int64]:
+    """Pick the same number of images from every category.
 
     Args:
         categories: the category of each image.
         seed: of the random pick; the same seed and categories give the same pick.
+        count: images per category, at most as many as the smallest category has; none for that.
 
     Returns:
         Indices of the picked images, ascending; all of them when the counts are equal already.
@@ -159,7 +162,9 @@ def match_counts(categories: Sequence[str], seed: int) -> NDArray[np.int64]:
     )
     generator = np.random.default_rng(seed)
     picks = [
-        generator.choice(np.flatnonzero(inverse == index), size=counts.min(), replace=False)
+        generator.choice(
+            np.flatnonzero(inverse == index), size=count or counts.min(), replace=False
+        )
         for index in range(len(names))
     ]
     return np.sort(np.concatenate(picks)) if picks else np.empty(0, dtype=np.int64)

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ARCHITECTURES = ("alexnet", "inception_v3", "resnet50", "vgg16")
 
+# Smallest inputs that pass through each architecture's strides and poolings (found by running
+# them in training mode with two images).
+MIN_INPUT_PX = {"alexnet": 63, "inception_v3": 75, "resnet50": 32, "vgg16": 32}
+
 # Below this side Inception-v3's auxiliary head has nothing left to convolve (5 x 5 on a 17 x 17
 # grid at 299 px), so smaller inputs train without it.
 INCEPTION_AUX_MIN_PX = 299
@@ -74,6 +78,22 @@ class Recipe(BaseModel):
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale {self.crop_scale} must satisfy 0 < low <= high <= 1")
+        return self
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> "Recipe":
+        for name, own in self.architectures.items():
+            smallest = MIN_INPUT_PX.get(name)
+            if smallest is None:
+                raise ValueError(
+                    f"unknown architecture '{name}' in the recipe; choose from "
+                    + ", ".join(ARCHITECTURES)
+                )
+            if own.input_px < smallest:
+                raise ValueError(
+                    f"input_px {own.input_px} is too small for {name}, which needs {smallest} px; "
+                    "raise it in the recipe"
+                )
         return self
 
     def compute_steps(self, architecture: str, median_train_images: float) -> int:

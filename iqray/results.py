@@ -46,8 +46,8 @@ def build_cells(
 
     Returns:
         A table of `schemas.CELLS`, in the order of `study_cells`. A trial without a result has
-        status `missing`. Numbers that are absent or not finite are null, and so are the ranks of
-        their combination.
+        status `missing`. Numbers that are absent or not finite are null, and so are the measures
+        of trials with another status than ok, and the ranks of their combination.
     """
     rows = [
         _build_row(cell, trial_results.get(cell["trial_id"]), weights[cell["metric"]])
@@ -71,8 +71,9 @@ def _build_row(
     if result["status"] == "ok":
         row |= {name: result[name] for name in (*_COUNTS, *_NUMBERS)}
     else:
-        row |= {name: result.get(name) for name in (*_COUNTS, *_NUMBERS)}
-    return row | {name: _drop_non_finite(row[name]) for name in _NUMBERS}
+        # What a model that did not converge scores is no datum of its subset: no rank is given.
+        row |= {name: result.get(name) for name in (*_COUNTS, "final_loss", "train_s")}
+    return row | {name: _drop_non_finite(row.get(name)) for name in _NUMBERS}
 
 
 def _drop_non_finite(value: float | None) -> float | None:

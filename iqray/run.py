@@ -10,9 +10,16 @@ import pyarrow as pa
 from iqray.cluster import Cluster
 from iqray.errors import StudyError
 from iqray.listing import ListedImage, list_images
-from iqray.manifest import get_manifest_path, read_manifest
+from iqray.manifest import (
+    get_manifest_path,
+    is_manifest_current,
+    make_manifest_key,
+    read_manifest,
+    select_train,
+)
 from iqray.metrics.weights import MetricWeights, find_weights
 from iqray.progress import StageLine
+from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
 from iqray.trials import TRAINING_VERSION
@@ -60,9 +67,24 @@ class Run:
         """Finished manifests by dataset."""
         for dataset in self.study.datasets:
             self.require(get_manifest_path(dataset.name), "manifest")
+            key = make_manifest_key(self.locate_images(dataset), self.listings[dataset.name])
+            if not is_manifest_current(self.storage, dataset.name, key):
+                raise StudyError(
+                    f"images of '{dataset.name}' have changed since its manifest was made; run "
+                    "--only manifest first, or all stages without --only"
+                )
         return {
             dataset.name: read_manifest(self.storage, dataset.name)
             for dataset in self.study.datasets
+        }
+
+    @cached_property
+    def shards(self) -> dict[str, tuple[Shard, ...]]:
+        """Training images by dataset, cut as they are scored."""
+        size = self.study.scoring.shard_size
+        return {
+            name: tuple(split_into_shards(select_train(manifest), size))
+            for name, manifest in self.manifests.items()
         }
 
     def require(self, path: str, stage: str) -> None:

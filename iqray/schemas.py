@@ -126,7 +126,7 @@ CELLS = pa.schema(
         ("num_test_images", pa.int64()),
         ("top1", pa.float64()),  # mean over categories
         ("top5", pa.float64()),
-        ("distance", pa.float64()),  # sum of Euclidean distances over all pairs of test images
+        ("distance", pa.float64()),  # sum of Euclidean distances, all pairs at matched counts
         ("rank_top1", pa.float64()),
         ("rank_top5", pa.float64()),
         ("rank_distance", pa.float64()),

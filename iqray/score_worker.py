@@ -15,8 +15,9 @@ import pyarrow as pa
 from PIL import Image
 
 from iqray import schemas
+from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.images import DecodedImage, ImageFailure, decode_image
+from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import MetricWeights
 from iqray.storage import Storage
@@ -138,7 +139,7 @@ def _decode_in_chunks(
     chunk: list[tuple[dict[str, Any], DecodedImage | ImageFailure]] = []
     num_pixels = 0
     for row in rows:
-        image = _read_image(root / row["path"])
+        image = _read_image(root / row["path"], row["sha256"])
         chunk.append((row, image))
         if isinstance(image, DecodedImage):
             num_pixels += image.pixels.shape[0] * image.pixels.shape[1]
@@ -148,11 +149,14 @@ def _decode_in_chunks(
     yield chunk
 
 
-def _read_image(path: Path) -> DecodedImage | ImageFailure:
+def _read_image(path: Path, sha256: str) -> DecodedImage | ImageFailure:
     try:
         data = path.read_bytes()
-    except OSError as error:
-        return ImageFailure("missing", error.strerror or str(error))
+    except FileNotFoundError:
+        return ImageFailure("missing", "no such file")
+    except OSError as error:  # may be mended, so it must not be recorded as final
+        raise StudyError(f"image '{path}' cannot be read: {error}") from error
+    check_unchanged(path, data, sha256)
     return decode_image(data)
 
 

@@ -8,7 +8,7 @@ decodes an image once for all its metrics, pools per metric are independent of e
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from iqray.errors import StudyError
 from iqray.score_worker import ScoreJob, ScoreWorker
-from iqray.shards import PoolSize, Report, Shard, run_shards, split_into_shards
+from iqray.shards import PoolSize, Report, Shard, run_shards
 from iqray.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,10 @@ class ScorePlan:
 
 
 def plan_scores(
-    storage: Storage, jobs: Iterable[ScoreJob], manifests: dict[str, pa.Table], shard_size: int
+    storage: Storage, jobs: Iterable[ScoreJob], shards: Mapping[str, tuple[Shard, ...]]
 ) -> list[ScorePlan]:
-    """Which shards every job has and which are finished."""
+    """Which shards, by dataset, every job has and which of them are finished."""
     plans = []
-    shards = {
-        dataset: tuple(split_into_shards(_select_train(manifest), shard_size))
-        for dataset, manifest in manifests.items()
-    }
     for job in jobs:
         key = job.key
         names = tuple(shard.name_file(key) for shard in shards[job.dataset])
@@ -96,14 +92,14 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
         StudyError: more images than allowed could not be scored.
     """
     record_path = f"{plan.job.directory}/_complete.json"
+    for name in storage.list_names(plan.job.directory) - {*plan.names, "_complete.json"}:
+        storage.delete(f"{plan.job.directory}/{name}")
     if storage.exists(record_path) and storage.read_json(record_path)["files"] == list(plan.names):
         return
     tables = [storage.read_table(f"{plan.job.directory}/{name}") for name in plan.names]
     table = pa.concat_tables(tables)
     assert table.num_rows == plan.num_images, (table.num_rows, plan.num_images)
     _check_failures(table, plan.job, max_failed_share)
-    for name in storage.list_names(plan.job.directory) - set(plan.names):
-        storage.delete(f"{plan.job.directory}/{name}")
     storage.write_json(
         record_path,
         {
@@ -130,10 +126,6 @@ def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
     directory = f"scores/{dataset}/{metric}"
     names = storage.read_json(f"{directory}/_complete.json")["files"]
     return pa.concat_tables(storage.read_table(f"{directory}/{name}") for name in names)
-
-
-def _select_train(manifest: pa.Table) -> pa.Table:
-    return manifest.filter(pa.compute.equal(manifest["split"], "train"))
 
 
 def _group_by_shard(plans: Sequence[ScorePlan]) -> Iterator[tuple[Shard, dict[str, Any]]]:

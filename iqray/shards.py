@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from iqray.errors import StudyError
 from iqray.identity import hash_strings
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ class PoolSize:
 def split_into_shards(rows: pa.Table, shard_size: int) -> list[Shard]:
     """Cut a table of images into shards of `shard_size` rows (the last may be smaller).
 
-    The rows' `path` and `sha256` (or `num_bytes` and `modified_ns` before bytes are read) make
-    the shard's content hash.
+    The rows' `path` and `sha256` (or `modified_ns`, before bytes are read) make the shard's
+    content hash.
     """
     identity = [name for name in ("path", "sha256", "modified_ns") if name in rows.column_names]
     shards = []
@@ -94,8 +95,21 @@ def run_shards(
         num_gpus=pool.num_gpus,
     )
     finished.set_name(name)
-    for row in finished.iter_rows():
-        report(row["num_rows"])
+    try:
+        for row in finished.iter_rows():
+            report(row["num_rows"])
+    except ray.exceptions.RayError as error:
+        _reraise_mistake(error)
+        raise
+
+
+def _reraise_mistake(error: BaseException) -> None:
+    """Raise the StudyError that a worker has raised, if that is what stopped the pool."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StudyError):
+            raise StudyError(str(cause.args[0])) from error
+        cause = cause.__cause__
 
 
 def _pack_task(shard: Shard, instructions: dict[str, Any]) -> pa.Table:

@@ -8,7 +8,14 @@ import math
 from collections.abc import Iterable
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    field_validator,
+    model_validator,
+)
 
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 
@@ -46,6 +53,12 @@ class Dataset(_Part):
                 f"dataset '{self.name}' must have either root (a folder of images) or "
                 "demo (a, b: generated images)"
             )
+        for split in (self.train, self.test):
+            if split.startswith(("/", "~")) or ".." in split.split("/"):
+                raise ValueError(
+                    f"dataset '{self.name}' has a split folder '{split}'; it must be a folder "
+                    "below the dataset's root: give its path relative to root"
+                )
         if self.train == self.test:
             raise ValueError(
                 f"dataset '{self.name}' has train and test both '{self.train}'; a model must not "
@@ -131,7 +144,7 @@ class Study(_Part):
     architectures: tuple[str, ...] = Field(ARCHITECTURES, min_length=1)
     subsets: SubsetRules = SubsetRules()
     recipe: Recipe
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     weights: Weights
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
@@ -144,6 +157,7 @@ class Study(_Part):
             return _find_recipe(value)
         if isinstance(value, dict) and "base" in value:
             changes = {key: setting for key, setting in value.items() if key != "base"}
+            changes.setdefault("name", f"{value['base']} (changed)")
             return _merge(_find_recipe(value["base"]).model_dump(), changes)
         return value
 

@@ -13,7 +13,8 @@ import os
 import platform
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.identity import hash_strings
+from iqray.images import check_unchanged
 from iqray.storage import Storage
 from iqray.trials import Trial, select_usable
 
@@ -96,7 +98,7 @@ class TrialRunner:
     save_models: bool
     num_threads: int = 1
     device: str = "cpu"
-    cache: Path = field(default_factory=get_cache_folder)
+    cache: Path | None = None  # none for the node's own, which only the process there knows
 
     def run(self, trial: Trial) -> str:
         """Run a trial to its result; a Python error becomes a failure record.
@@ -107,6 +109,8 @@ class TrialRunner:
         try:
             result = self._train_and_test(trial)
         except Exception as error:  # whatever goes wrong here must not stop the other trials
+            if _is_process_broken(error):
+                raise  # not to be trusted with another trial; Tune replaces the process
             logger.exception("trial %s failed", trial.trial_id)
             reason = f"{type(error).__name__}: {error}"
             write_failure(self.storage, trial.trial_id, reason, traceback.format_exc())
@@ -123,6 +127,7 @@ class TrialRunner:
         from iqray.training import train
 
         torch.set_num_threads(self.num_threads)
+        cache = self.cache or get_cache_folder()
         folder = f"trials/{trial.trial_id}"
         self.storage.write_json(f"{folder}/trial.json", _describe_trial(trial, self.device))
         own = trial.recipe.architectures[trial.architecture]
@@ -133,12 +138,12 @@ class TrialRunner:
             len(trial.categories),
             own.input_px,
             trial.seed,
-            InitialWeights(self.cache / "initial_weights"),
+            InitialWeights(cache / "initial_weights"),
         )
         rows: list[dict[str, float]] = []
         outcome = train(
             model,
-            concatenate(self._pack(trial, train_images)),
+            concatenate(self._pack(trial, train_images, cache)),
             trial.recipe,
             trial.architecture,
             trial.num_steps,
@@ -146,7 +151,7 @@ class TrialRunner:
             torch.device(self.device),
             rows.append,
         )
-        packed = concatenate(self._pack(trial, test_images))
+        packed = concatenate(self._pack(trial, test_images, cache))
         embeddings, logits = embed(model, packed, own.input_px, _TEST_BATCH_SIZE)
         log = "".join(json.dumps(row) + "\n" for row in rows)
         self.storage.write_bytes(f"{folder}/log.jsonl", log.encode())
@@ -165,7 +170,7 @@ class TrialRunner:
             **_measure(trial, embeddings, logits, packed.targets),
         }
 
-    def _pack(self, trial: Trial, images: pa.Table) -> list[Any]:
+    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> list[Any]:
         """One pack per category of the trial, made where this node has none yet."""
         from iqray.packing import open_pack, pack_images
 
@@ -174,9 +179,13 @@ class TrialRunner:
         for category in trial.categories:
             own = images.filter(pc.equal(images["category"], category))
             files = [self.roots[trial.dataset] / path for path in own["path"].to_pylist()]
-            content = hash_strings([str(PACK_VERSION), str(stored_px), *own["sha256"].to_pylist()])
-            target = self.cache / "packs" / content[:2] / content[:32]
-            pack_images(files, stored_px, target)
+            sums = own["sha256"].to_pylist()
+            content = hash_strings([str(PACK_VERSION), version("pillow"), str(stored_px), *sums])
+            target = cache / "packs" / content[:2] / content[:32]
+            if not target.exists():
+                for file, sha256 in zip(files, sums, strict=True):
+                    check_unchanged(file, file.read_bytes(), sha256)
+                pack_images(files, stored_px, target)
             packs.append(open_pack(target))
         return packs
 
@@ -216,6 +225,12 @@ class TrialRunner:
         self.storage.write_bytes(f"trials/{trial.trial_id}/model.safetensors", save(state))
 
 
+def _is_process_broken(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+
+
 def _select_images(manifest: pa.Table, trial: Trial, split: str) -> pa.Table:
     """Usable images of the trial's categories, by category as the targets go, then by path."""
     usable = select_usable(manifest)
@@ -235,7 +250,8 @@ def _measure(
 
     category_rank = rank_targets(logits, targets)
     num_categories = len(trial.categories)
-    matched = match_counts([trial.categories[target] for target in targets], trial.seed)
+    names = [trial.categories[target] for target in targets]
+    matched = match_counts(names, trial.seed, trial.num_matched)
     distance, num_pairs = compute_total_distance(embeddings[matched])
     return {
         "top1": compute_topk_accuracy(category_rank, targets, 1, num_categories),

@@ -44,6 +44,7 @@ class Trial:
     images: str  # hash of the train and test images' paths and bytes
     num_train_images: int
     num_test_images: int
+    num_matched: int  # test images per category among which distances are taken
     num_steps: int
     seed: int
     recipe: Recipe
@@ -59,6 +60,7 @@ class Trial:
             "images": self.images,
             "num_train_images": self.num_train_images,
             "num_test_images": self.num_test_images,
+            "num_matched": self.num_matched,
             "num_steps": self.num_steps,
             "seed": self.seed,
             "initialisation": "scratch",
@@ -82,7 +84,9 @@ def plan_trials(
     """All cells of the study's grid, and the distinct trials by their id.
 
     Every trial of a dataset and architecture takes the same number of optimizer steps: the
-    recipe's budget at the median number of training images over the dataset's subsets.
+    recipe's budget at the median number of training images over the dataset's subsets. All its
+    distances are taken among the same number of test images per category: as many as the smallest
+    category of any subset has. Adding a metric to a study can change both, and with them trials.
     """
     chosen = _list_categories(subsets)
     cells: list[Cell] = []
@@ -95,6 +99,12 @@ def plan_trials(
             if name == dataset.name
         ]
         median_size = float(np.median(sizes))
+        num_matched = min(
+            usable.count("test", [category])
+            for (name, _, _), categories in chosen.items()
+            if name == dataset.name
+            for category in categories
+        )
         for architecture in study.architectures:
             num_steps = study.recipe.compute_steps(architecture, median_size)
             for metric in study.metrics:
@@ -108,6 +118,7 @@ def plan_trials(
                             images=usable.hash_images(categories),
                             num_train_images=usable.count("train", categories),
                             num_test_images=usable.count("test", categories),
+                            num_matched=num_matched,
                             num_steps=num_steps,
                             seed=seed,
                             recipe=study.recipe,
@@ -167,7 +178,9 @@ class _ImageIndex:
 
 
 def _describe_recipe(recipe: Recipe, architecture: str) -> dict[str, Any]:
-    """The recipe without what concerns other architectures."""
-    described = recipe.model_dump(mode="json", exclude={"architectures", "epochs"})
+    """What the recipe says about one architecture; names and budgets are not content."""
+    described = recipe.model_dump(
+        mode="json", exclude={"name", "is_preview", "architectures", "epochs"}
+    )
     own = recipe.architectures[architecture].model_dump(mode="json", exclude={"steps"})
     return {**described, **own, "stored_px": recipe.compute_stored_px(architecture)}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,7 +106,10 @@ def test_killed_run_continues_to_the_same_results(
 ) -> None:
     study, cache = write_study(inputs, tmp_path / "out"), tmp_path / "cache"
     kill_when_present(study, tmp_path / "out", kill_at, cache)
-    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("result.json")}
+    finished_files = [*(tmp_path / "out").glob("trials/*/result.json")]
+    finished_files += (tmp_path / "out").glob("scores/**/*.parquet")
+    kept = {path: path.stat().st_mtime_ns for path in finished_files}
+    assert kept
     assert not (tmp_path / "out/results/cells.parquet").exists()
 
     done = run_job(study, cache=cache)
@@ -139,7 +143,7 @@ def kill_when_present(study: Path, root: Path, pattern: str, cache: Path) -> Non
         ({"metrics": ["musik"]}, "'musik'"),
         ({"subset": {}}, "unknown key 'subset'"),
         ({"datasets": [{"name": "d", "root": "/nowhere/at/all"}]}, "'/nowhere/at/all/train'"),
-        ({"scoring": {"num_gpus": 1}}, "scoring.num_gpus is 1"),
+        ({"scoring": {"num_gpus": 1}}, "scoring asks for 1 CPUs and 1 GPUs per worker"),
     ],
 )
 def test_mistakes_end_in_one_message(
@@ -151,6 +155,31 @@ def test_mistakes_end_in_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "out/manifest").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "way_out"),
+    [
+        ({"subsets": {"k": 3}}, "trials", "--only subsets"),
+        ({"metrics": ["brisque", "cnniqa", "niqe"]}, "trials", "--only scores"),
+        ({"scoring": {"shard_size": 8, "small_images": "upscale"}}, "subsets", "--only scores"),
+    ],
+)
+def test_a_changed_study_does_not_take_what_is_not_its_own(
+    inputs: Path,
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    stage: str,
+    way_out: str,
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    study = write_study(inputs, tmp_path / "out", **changes)
+    done = run_job(study, "--only", stage, cache=tmp_path)
+    assert done.returncode == 2
+    assert way_out in done.stderr
+    dry = run_job(study, "--dry-run", cache=tmp_path)
+    assert "trials       known when the subsets" in dry.stdout
 
 
 def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class ScriptedRunner(TrialRunner):
 @pytest.mark.usefixtures("local_ray")
 def test_neither_a_failure_nor_a_dead_process_stops_the_others(tmp_path: Path) -> None:
     trials = [
-        Trial("d", "resnet50", ("a", "b"), "images", 4, 2, 1, seed, RECIPES["demo"], {})
+        Trial("d", "resnet50", ("a", "b"), "images", 4, 2, 1, 1, seed, RECIPES["demo"], {})
         for seed in range(5)
     ]
     storage = Storage(str(tmp_path))

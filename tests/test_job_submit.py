@@ -95,8 +95,14 @@ def test_a_submitted_study_succeeds_and_a_second_submit_does_nothing(
 
 
 def submit(command: list[str]) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=PROJECT
-    )
+    """Submit and wait; a head that has just started may say that its agent is not there yet."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=PROJECT
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(2)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

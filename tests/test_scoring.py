@@ -1,5 +1,6 @@
 """Scoring on a real Ray with pyiqa's networks; the weights are random, so scores mean nothing."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from iqray.scoring import (
     read_scores,
     score_images,
 )
-from iqray.shards import PoolSize
+from iqray.shards import PoolSize, split_into_shards
 from iqray.storage import Storage
 from tests.conftest import make_pixels
 from tests.metric_weights import write_random_weights
@@ -62,7 +63,7 @@ class Bench:
                 "category": path.split("/")[1],
                 "path": path,
                 "image_id": make_image_id(path),
-                "sha256": path,
+                "sha256": hashlib.sha256((self.images / path).read_bytes()).hexdigest(),
             }
             for path in [*paths, "train/ant/small.png", "train/bee/broken.jpg"]
         ]
@@ -78,7 +79,8 @@ class Bench:
             ScoreJob("d", self.images, metric, find_weights(self.weights, metric), small_images)
             for metric in metrics
         ]
-        return plan_scores(storage or self.storage, jobs, {"d": self.manifest}, shard_size)
+        shards = {"d": tuple(split_into_shards(self.manifest, shard_size))}
+        return plan_scores(storage or self.storage, jobs, shards)
 
     def score_here(self, plans: list[ScorePlan], storage: Storage) -> None:
         """Score what is missing with the real worker, in this process."""
@@ -181,6 +183,27 @@ def test_changed_weights_change_the_key_of_their_metric_only(bench: Bench, tmp_p
         assert changed == (metric == "brisque")
     enlarged = {plan.job.metric: plan.job.key for plan in bench.plan(small_images="upscale")}
     assert all(enlarged[metric] != before[metric] for metric in METRICS)
+
+
+def test_a_changed_image_is_refused(bench: Bench, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "out"))
+    path = bench.images / "train/bee/1.jpg"
+    data = path.read_bytes()
+    path.write_bytes((bench.images / "train/bee/2.jpg").read_bytes())
+    try:
+        with pytest.raises(StudyError, match=r"train/bee/1\.jpg' has changed"):
+            bench.score_here(bench.plan(metrics=["brisque"], storage=storage), storage)
+    finally:
+        path.write_bytes(data)
+
+
+def test_rows_of_another_setting_do_not_stay(scored: Bench, tmp_path: Path) -> None:
+    shutil.copytree(scored.storage.get_local_path("scores"), tmp_path / "scores")
+    copy = Storage(str(tmp_path))
+    copy.write_bytes("scores/d/niqe/00000-other.parquet", b"a shard of another setting")
+    [plan] = scored.plan(metrics=["niqe"], storage=copy)
+    complete_scores(copy, plan, max_failed_share=1.0)
+    assert copy.list_names("scores/d/niqe") == {*plan.names, "_complete.json"}
 
 
 def test_too_many_failures_stop_the_study(scored: Bench, tmp_path: Path) -> None:

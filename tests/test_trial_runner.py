@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def make_trial(seed: int = 0, categories: tuple[str, ...] = ("ant", "cat", "dog"
     recipe = RECIPES["demo"].model_copy(update={"batch_size": 4})
     own = recipe.architectures["resnet50"].model_copy(update={"input_px": 32})
     recipe = recipe.model_copy(update={"architectures": {"resnet50": own}})
-    return Trial("d", "resnet50", categories, "images", 9, 6, 2, seed, recipe, {"torch": "x"})
+    return Trial("d", "resnet50", categories, "images", 9, 6, 2, 2, seed, recipe, {"torch": "x"})
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def runner(make_dataset: MakeDataset, tmp_path: Path) -> TrialRunner:
         {
             **dataclasses.asdict(image),
             "image_id": image.image_id,
-            "sha256": image.path,
+            "sha256": hashlib.sha256((root / image.path).read_bytes()).hexdigest(),
             "status": "ok",
         }
         for image in list_images(Dataset(name="d", root=str(root)), root)
@@ -94,6 +95,21 @@ def test_a_trial_gives_the_same_numbers_after_another_one(runner: TrialRunner) -
     runner.run(other)
     runner.run(first)
     np.testing.assert_array_equal(read_embeddings(runner.storage, first.trial_id)[0], alone)
+
+
+def test_a_changed_image_is_refused(runner: TrialRunner) -> None:
+    trial = make_trial()
+    other = (runner.roots["d"] / "train/dog/0000.jpg").read_bytes()
+    (runner.roots["d"] / "train/cat/0000.jpg").write_bytes(other)
+    assert runner.run(trial) == "failed"
+    failure = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert "train/cat/0000.jpg' has changed since its manifest was made" in failure["reason"]
+
+
+def test_distances_are_taken_at_the_matched_count(runner: TrialRunner) -> None:
+    trial = dataclasses.replace(make_trial(), num_matched=1)
+    runner.run(trial)
+    assert read_results(runner.storage, [trial.trial_id])[trial.trial_id]["num_pairs"] == 3
 
 
 def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRunner) -> None:

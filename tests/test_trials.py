@@ -142,6 +142,14 @@ def test_steps_are_equal_in_a_dataset() -> None:
     )
 
 
+def test_distances_are_matched_over_the_whole_dataset() -> None:
+    manifest = make_manifest().to_pylist()
+    kept = [row for row in manifest if row["path"] not in ("test/a/1.jpg", "test/a/2.jpg")]
+    _, trials = plan(manifest=pa.Table.from_pylist(kept, schema=schemas.MANIFEST))
+    assert {trial.num_matched for trial in trials.values()} == {3}
+    assert {trial.num_matched for trial in plan()[1].values()} == {5}
+
+
 def test_longest_trials_come_first() -> None:
     ordered = order_longest_first(plan()[1].values())
     assert [trial.architecture for trial in ordered] == ["vgg16"] * 5 + ["resnet50"] * 5

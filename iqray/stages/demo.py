@@ -32,16 +32,30 @@ def _make_images(run: Run) -> None:
         run.record_seconds(line)
 
 
+def list_missing_weights(run: Run) -> list[str]:
+    """Metrics whose demo weights are still to be fitted; none where the study has its own."""
+    folder = run.locate_weights()
+    return [
+        metric
+        for metric in _list_fitted(run)
+        if not all((folder / name).exists() for name in find_metric(metric).weight_files)
+    ]
+
+
+def _list_fitted(run: Run) -> list[str]:
+    if not run.study.weights.demo:
+        return []
+    return [metric for metric in run.study.metrics if metric in PAPER_METRICS]
+
+
 def _make_weights(run: Run) -> None:
     """Fit each metric's file in a task of its own; the manifest is written last."""
     folder = run.locate_weights()
-    metrics = [metric for metric in run.study.metrics if metric in PAPER_METRICS]
+    metrics, missing = _list_fitted(run), list_missing_weights(run)
     with show_stage("demo weights", len(metrics), "metrics") as line:
-        if run.storage.exists("weights/weights.json"):
-            line.skip(len(metrics))
-            return
-        missing = [metric for metric in metrics if not _has_files(folder, metric)]
         line.skip(len(metrics) - len(missing))
+        if not metrics or (not missing and run.storage.exists("weights/weights.json")):
+            return
         run.cluster.connect()
         import ray
 
@@ -53,11 +67,6 @@ def _make_weights(run: Run) -> None:
             line(len(finished))
         write_weights_manifest(folder, DEMO_WEIGHTS)
         run.record_seconds(line)
-
-
-def _has_files(folder: Path, metric: str) -> bool:
-    """Whether an interrupted run has written the metric's files, each of them whole."""
-    return all((folder / name).exists() for name in find_metric(metric).weight_files)
 
 
 def _fit(metric: str, folder: Path) -> None:

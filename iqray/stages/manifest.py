@@ -7,7 +7,7 @@ from iqray.manifest import (
     make_manifest_key,
     plan_manifest,
 )
-from iqray.preflight import check_dataset
+from iqray.preflight import check_dataset, check_usable
 from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.shards import PoolSize
@@ -30,3 +30,5 @@ def make_manifests(run: Run) -> None:
             pool = PoolSize(fit_count(WorkerRequest("manifest", None, 1), run.cluster.connect()))
             build_manifests(run.storage, plans, pool, line)
             run.record_seconds(line)
+    for name, manifest in run.manifests.items():
+        check_usable(name, manifest)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+import iqray
 from iqray import schemas
 from iqray.figures import MdsExample, render_svg
 from iqray.identity import hash_content
@@ -134,7 +135,12 @@ def _collect_inputs(run: Run) -> ReportInputs:
         is_preview=study.recipe.is_preview,
         notes=list(_list_notes(run, manifests)),
         stage_s=run.read_seconds(),
-        versions={**get_versions(), **{name: version(name) for name in ("iqray", "pyiqa", "ray")}},
+        versions={
+            **get_versions(),
+            "iqray": iqray.__version__,
+            "pyiqa": version("pyiqa"),
+            "ray": version("ray"),
+        },
         mds_examples=list(_make_mds_examples(run, cells)),
     )
 

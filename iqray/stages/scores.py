@@ -46,7 +46,7 @@ def plan_study_scores(run: Run) -> list[ScorePlan]:
         for dataset in run.study.datasets
         for metric in run.study.metrics
     ]
-    return plan_scores(run.storage, jobs, run.manifests, run.study.scoring.shard_size)
+    return plan_scores(run.storage, jobs, run.shards)
 
 
 def _group_by_pool(plans: Sequence[ScorePlan], pools: str) -> Iterator[list[ScorePlan]]:

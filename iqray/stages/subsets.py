@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from iqray.category_stats import compute_category_stats
+from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.metrics.registry import find_metric
 from iqray.progress import show_stage
@@ -19,15 +20,19 @@ CATEGORY_STATS_PATH = "category_stats.parquet"
 SUBSETS_PATH = "subsets.parquet"
 
 
+def make_subsets_key(run: Run) -> str:
+    """Key of the subsets that the study's images, scores and rules give.
+
+    Raises:
+        StudyError: scores are missing, or are of other images, weights or settings.
+    """
+    return hash_content([_make_scores_key(run), run.study.subsets.model_dump(mode="json")])
+
+
 def make_subsets(run: Run) -> None:
     """Compute category statistics and choose the categories of every subset."""
     study = run.study
-    for dataset in study.datasets:
-        for metric in study.metrics:
-            run.require(f"scores/{dataset.name}/{metric}/_complete.json", "scores")
-    plans = plan_study_scores(run)
-    scores_key = hash_content([list(plan.names) for plan in plans])
-    key = hash_content([scores_key, study.subsets.model_dump(mode="json")])
+    key = make_subsets_key(run)
     total = len(study.datasets) * len(study.metrics) * len(study.subsets.names)
     with show_stage("subsets", total, "subsets") as line:
         if run.storage.read_key(SUBSETS_PATH) == key:
@@ -44,10 +49,23 @@ def make_subsets(run: Run) -> None:
             {metric: find_metric(metric).lower_better for metric in study.metrics},
             _count_images(run.manifests),
         )
-        run.storage.write_table(CATEGORY_STATS_PATH, stats, key=scores_key)
+        run.storage.write_table(CATEGORY_STATS_PATH, stats, key=_make_scores_key(run))
         run.storage.write_table(SUBSETS_PATH, subsets, key=key)
         line(total)
         run.record_seconds(line)
+
+
+def _make_scores_key(run: Run) -> str:
+    plans = plan_study_scores(run)
+    for plan in plans:
+        record = f"{plan.job.directory}/_complete.json"
+        run.require(record, "scores")
+        if run.storage.read_json(record)["files"] != list(plan.names):
+            raise StudyError(
+                f"the scores of '{plan.job.dataset}' with {plan.job.metric} are of other images, "
+                "weights or settings than the study's; run --only scores first, or all stages"
+            )
+    return hash_content([list(plan.names) for plan in plans])
 
 
 def _count_images(manifests: Mapping[str, pa.Table]) -> Counter[tuple[str, str, str]]:

@@ -4,10 +4,11 @@ import logging
 import sys
 
 from iqray.cluster import WorkerRequest, fit_count
+from iqray.errors import StudyError
 from iqray.grid import GridResources, run_trials
 from iqray.progress import show_stage
 from iqray.run import Run, get_versions
-from iqray.stages.subsets import SUBSETS_PATH
+from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
 from iqray.trial_runner import TrialRunner, list_finished
 from iqray.trials import Cell, Trial, plan_trials
@@ -18,6 +19,11 @@ logger = logging.getLogger(__name__)
 def plan_grid(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
     """All cells of the grid and the distinct trials they need."""
     run.require(SUBSETS_PATH, "subsets")
+    if run.storage.read_key(SUBSETS_PATH) != make_subsets_key(run):
+        raise StudyError(
+            f"'{run.storage.describe(SUBSETS_PATH)}' is of other scores or subset rules than the "
+            "study's; run --only subsets first, or all stages without --only"
+        )
     subsets = run.storage.read_table(SUBSETS_PATH)
     return plan_trials(run.study, subsets, run.manifests, get_versions())
 
