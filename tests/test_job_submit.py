@@ -35,6 +35,8 @@ def head() -> Iterator[str]:
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0"]
     command += [f"--port={port}", f"--dashboard-port={dashboard_port}"]
     command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
+    # Another Ray on this machine, such as the tests' own, has the agent's usual port.
+    command += [f"--dashboard-agent-listen-port={find_free_port()}"]
     command += ["--object-store-memory=104857600", "--disable-usage-stats"]
     # Socket paths below the temporary folder must stay short, so not pytest's own.
     folder = tempfile.mkdtemp(prefix="iqray-")
