@@ -185,4 +185,4 @@ def test_a_changed_study_does_not_take_what_is_not_its_own(
 def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:
     done = run_job(write_study(inputs, tmp_path / "out"), "--only", "subsets", cache=tmp_path)
     assert done.returncode == 2
-    assert "--only scores" in done.stderr
+    assert "--only manifest" in done.stderr

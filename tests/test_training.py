@@ -14,7 +14,7 @@ from iqray.embeddings import embed
 from iqray.errors import StudyError
 from iqray.evaluation import compute_topk_accuracy, rank_targets
 from iqray.packing import concatenate
-from iqray.recipes import Recipe
+from iqray.recipes import MIN_INPUT_PX, Recipe
 from iqray.training import LogRow, TrainOutcome, TrainState, train
 from tests.toy_images import make_colour_data
 
@@ -42,7 +42,9 @@ class SmallNet(nn.Module):
 def _make_recipe(input_px: int = 32, **settings: object) -> Recipe:
     own = {"input_px": input_px, "learning_rate": settings.pop("learning_rate", 0.02)}
     own["clip_norm"] = settings.pop("clip_norm", None)
-    architectures = {"resnet50": own, "vgg16": own, "inception_v3": own}
+    architectures = {"resnet50": own, "vgg16": own}
+    if input_px >= MIN_INPUT_PX["inception_v3"]:
+        architectures["inception_v3"] = own
     return Recipe.model_validate(
         {
             "name": "test",
