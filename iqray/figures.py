@@ -2,14 +2,13 @@
 
 Figures are built with matplotlib's objects and the Agg canvas; there is no global state. Every
 subset keeps one colour in all figures: the Okabe-Ito palette, which stays apart under the common
-forms of colour blindness. `save_figure` writes the same bytes for the same figure.
+forms of colour blindness. `render_png` and `render_svg` give the same bytes for the same figure.
 """
 
 import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -272,14 +271,8 @@ def render_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path_without_suffix: Path) -> list[Path]:
-    """Write a figure as PNG and SVG beside each other.
-
-    Returns:
-        The two paths, PNG first. Existing files are replaced; the folder must exist.
-    """
-    name = path_without_suffix.name
-    png, svg = (path_without_suffix.with_name(f"{name}.{kind}") for kind in ("png", "svg"))
-    figure.savefig(png, dpi=_PNG_DPI, metadata=_PNG_METADATA)
-    svg.write_bytes(render_svg(figure))
-    return [png, svg]
+def render_png(figure: Figure) -> bytes:
+    """Render a figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, metadata=_PNG_METADATA)
+    return buffer.getvalue()

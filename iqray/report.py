@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from iqray.caveats import list_caveats, list_demo_metrics
 from iqray.figures import MdsExample, render_svg
+from iqray.progress import format_seconds
 from iqray.report_figures import ReportFigure, build_figures
 from iqray.report_tables import (
     PageTable,
-    format_seconds,
     tabulate_accuracies,
     tabulate_by,
     tabulate_cells,

@@ -22,7 +22,7 @@ from iqray.results import DEMO_WEIGHTS, describe_finding
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its words; `name` is safe as a file name for `figures.save_figure`."""
+    """A figure with its words; `name` is safe as a file name."""
 
     name: str
     figure: Figure

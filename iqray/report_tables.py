@@ -55,16 +55,6 @@ def format_value(value: object, *, is_rank: bool = False) -> str:
     return f"{value:,.0f}"
 
 
-def format_seconds(seconds: float) -> str:
-    """Write a duration in the two largest units that matter, such as `1 h 05 min` or `12 s`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def has_demo(frame: pd.DataFrame) -> bool:
     """Say whether any row of a table with a `weights` column was made with demo weights."""
     return bool(frame["weights"].fillna("").str.contains(DEMO_WEIGHTS, regex=False).any())

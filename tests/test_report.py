@@ -5,128 +5,15 @@ import dataclasses
 import itertools
 from html.parser import HTMLParser
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from iqray.figures import MdsExample, colour_of, save_figure
-from iqray.ranks import count_ranks
-from iqray.report import ReportInputs, build_report
-from iqray.report_figures import build_figures
-from iqray.report_tables import format_seconds, format_value
-from iqray.results import build_cells
+from iqray.report import build_report
 from iqray.schemas import CELLS, RANK_COUNTS
-from iqray.study import SUBSET_NAMES
+from tests.report_inputs import make_inputs, make_results, make_study_cells
 
-DATASETS = ("demo_a", "demo_b")
-ARCHITECTURES = ("alexnet", "resnet50")
-METRICS = ("brisque", "musiq")
-CATEGORIES = ("<script>alert(1)</script>", *(f"category_{letter}" for letter in "bcdefghijklm"))
 VOID_TAGS = {"meta", "img", "link", "br", "hr"}
-
-
-def make_study_cells(seeds=(0, 1)):
-    return [
-        {
-            "dataset": dataset,
-            "architecture": architecture,
-            "metric": metric,
-            "subset": subset,
-            "seed": seed,
-            "trial_id": f"{dataset}-{architecture}-{metric}-{subset}-{seed}",
-        }
-        for dataset, architecture, metric, subset, seed in itertools.product(
-            DATASETS, ARCHITECTURES, METRICS, SUBSET_NAMES, seeds
-        )
-    ]
-
-
-def make_results(study_cells, num_test_images=2500):
-    generator = np.random.default_rng(4)
-    num_pairs = num_test_images * (num_test_images - 1) // 2
-    results = {}
-    for cell in study_cells:
-        mean_distance = generator.uniform(10, 20)
-        results[cell["trial_id"]] = {
-            "status": "ok",
-            "reason": "",
-            "num_categories": 50,
-            "num_test_images": num_test_images,
-            "top1": generator.uniform(0.3, 0.6),
-            "top5": generator.uniform(0.6, 0.9),
-            "distance": mean_distance * num_pairs,
-            "mean_distance": mean_distance,
-            "final_loss": 1.0,
-            "train_s": 60.0,
-        }
-    return results
-
-
-def make_category_tables(weights):
-    generator = np.random.default_rng(6)
-    stats, subsets = [], []
-    for dataset, metric in itertools.product(DATASETS, METRICS):
-        shared = {"dataset": dataset, "metric": metric, "weights": weights[metric]}
-        for category in CATEGORIES:
-            mean, max_min = generator.uniform(20, 60), generator.uniform(5, 30)
-            stats.append({**shared, "category": category, "mean": mean, "max_min": max_min})
-        for offset, subset in enumerate(SUBSET_NAMES):
-            statistic = "mean" if subset.startswith("avg") else "max_min"
-            subsets += [
-                {
-                    **shared,
-                    "subset": subset,
-                    "position": position,
-                    "category": category,
-                    "statistic": statistic,
-                    "value": 1.0,
-                    "num_train_images": 100,
-                    "num_test_images": 50,
-                }
-                for position, category in enumerate(CATEGORIES[offset : offset + 3], start=1)
-            ]
-    return pd.DataFrame(stats), pd.DataFrame(subsets)
-
-
-def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
-    """Inputs of a study with nothing to distrust, unless told otherwise."""
-    weights = weights or dict.fromkeys(METRICS, "published weights")
-    study_cells = make_study_cells(seeds)
-    cells = build_cells(study_cells, results or make_results(study_cells), weights)
-    stats, subsets = make_category_tables(weights)
-    image_counts = pd.DataFrame(
-        [[name, split, 13, 1300, 0] for name in DATASETS for split in ("test", "train")],
-        columns=["dataset", "split", "num_categories", "num_images", "num_unreadable"],
-    )
-    score_counts = pd.DataFrame(
-        [[name, metric, "ok", 1300] for name in DATASETS for metric in METRICS],
-        columns=["dataset", "metric", "status", "num_images"],
-    )
-    example = MdsExample(
-        title="demo_a, alexnet, musiq, avg_high",
-        categories=CATEGORIES[:10],
-        coordinates=np.random.default_rng(2).normal(size=(10, 2)),
-        stress=0.123,
-        weights=weights["musiq"],
-    )
-    inputs = ReportInputs(
-        study="example",
-        cells=cells,
-        rank_counts=count_ranks(cells),
-        category_stats=stats,
-        subsets=subsets,
-        image_counts=image_counts,
-        score_counts=score_counts,
-        weights=weights,
-        recipe="paper",
-        is_preview=False,
-        notes=[],
-        stage_s={"scores": 125.0, "trials": 4000.0},
-        versions={"torch": "2.15.0"},
-        mds_examples=[example],
-    )
-    return dataclasses.replace(inputs, **changes)
 
 
 class Page(HTMLParser):
@@ -251,7 +138,7 @@ def test_first_screen_says_what_was_run(clean_html):
         "32 cells, 64 distinct trials",
         "demo_a: 13 categories, 1,300 test, 1,300 train images",
         "Seeds0, 1",
-        "1 h 09 min",
+        "1 h 8 min",
         "alexnet, resnet50",
         "published weights",
     ):
@@ -355,62 +242,3 @@ def test_ties_are_said():
         results[cell["trial_id"]]["top1"] = 0.9
     words = build_page(make_inputs(results=results)).words
     assert "Ties: top-1 in 1 of 8 combinations" in words
-
-
-def test_figures_are_saved_with_the_same_bytes(clean_inputs, tmp_path):
-    def save(folder):
-        folder.mkdir()
-        figures = build_figures(
-            clean_inputs.rank_counts,
-            clean_inputs.cells,
-            clean_inputs.category_stats,
-            clean_inputs.subsets,
-            clean_inputs.mds_examples,
-        )
-        paths = [path for item in figures for path in save_figure(item.figure, folder / item.name)]
-        return {path.name: path.read_bytes() for path in paths}
-
-    first, second = save(tmp_path / "first"), save(tmp_path / "second")
-    assert first == second
-    assert len(first) == 10
-    assert all(data.startswith(b"\x89PNG") for name, data in first.items() if name.endswith(".png"))
-
-
-def test_rank_figure_has_one_bar_segment_per_count(clean_inputs):
-    figure = next(
-        build_figures(
-            clean_inputs.rank_counts,
-            clean_inputs.cells,
-            clean_inputs.category_stats,
-            clean_inputs.subsets,
-            [],
-        )
-    ).figure
-    for axes in figure.axes:
-        assert sum(bar.get_height() for bar in axes.patches) == 16  # 4 combinations x 4 subsets
-    assert len({colour_of(subset) for subset in SUBSET_NAMES}) == 4
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (3, "3"),
-        (12345, "12,345"),
-        (0.5, "0.500"),
-        (1.0, "1.000"),
-        (1234567.8, "1,234,568"),
-        (float("nan"), "–"),
-        (None, "–"),
-        (pd.NA, "–"),
-        ("<b>", "<b>"),
-    ],
-)
-def test_format_value(value, text):
-    assert format_value(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(12.4, "12 s"), (59.9, "60 s"), (125, "2 min"), (3900, "1 h 05 min")]
-)
-def test_format_seconds(seconds, text):
-    assert format_seconds(seconds) == text

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 import iqray
 from iqray import schemas
-from iqray.figures import MdsExample, render_svg
+from iqray.figures import MdsExample, render_png, render_svg
 from iqray.identity import hash_content
 from iqray.progress import show_stage
 from iqray.ranks import count_ranks
@@ -58,7 +58,8 @@ def make_results(run: Run) -> None:
 def make_report(run: Run) -> None:
     """Write the page and its figures from finished tables."""
     run.require(CELLS_PATH, "results")
-    key = hash_content([run.storage.read_key(CELLS_PATH), run.study.name, REPORT_VERSION])
+    settings = run.study.model_dump(mode="json", exclude={"root"})
+    key = hash_content([run.storage.read_key(CELLS_PATH), settings, REPORT_VERSION])
     record_path = "report/record.json"
     with show_stage("report", 1, "page") as line:
         if run.storage.exists(record_path) and run.storage.read_json(record_path) == key:
@@ -105,10 +106,9 @@ def _read_frame(run: Run, path: str) -> pd.DataFrame:
 
 
 def _write_figure(run: Run, figure: ReportFigure) -> None:
-    image = io.BytesIO()
-    figure.figure.savefig(image, format="png", dpi=150)
-    run.storage.write_bytes(f"report/figures/{figure.name}.png", image.getvalue())
-    run.storage.write_bytes(f"report/figures/{figure.name}.svg", render_svg(figure.figure))
+    path = f"report/figures/{figure.name}"
+    run.storage.write_bytes(f"{path}.png", render_png(figure.figure))
+    run.storage.write_bytes(f"{path}.svg", render_svg(figure.figure))
 
 
 def _collect_inputs(run: Run) -> ReportInputs:

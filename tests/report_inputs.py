@@ -1,0 +1,121 @@
+"""Finished tables of an invented study, from which the tests make reports."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from iqray.figures import MdsExample
+from iqray.ranks import count_ranks
+from iqray.report import ReportInputs
+from iqray.results import build_cells
+from iqray.study import SUBSET_NAMES
+
+DATASETS = ("demo_a", "demo_b")
+ARCHITECTURES = ("alexnet", "resnet50")
+METRICS = ("brisque", "musiq")
+CATEGORIES = ("<script>alert(1)</script>", *(f"category_{letter}" for letter in "bcdefghijklm"))
+
+
+def make_study_cells(seeds=(0, 1)):
+    return [
+        {
+            "dataset": dataset,
+            "architecture": architecture,
+            "metric": metric,
+            "subset": subset,
+            "seed": seed,
+            "trial_id": f"{dataset}-{architecture}-{metric}-{subset}-{seed}",
+        }
+        for dataset, architecture, metric, subset, seed in itertools.product(
+            DATASETS, ARCHITECTURES, METRICS, SUBSET_NAMES, seeds
+        )
+    ]
+
+
+def make_results(study_cells, num_test_images=2500):
+    generator = np.random.default_rng(4)
+    num_pairs = num_test_images * (num_test_images - 1) // 2
+    results = {}
+    for cell in study_cells:
+        mean_distance = generator.uniform(10, 20)
+        results[cell["trial_id"]] = {
+            "status": "ok",
+            "reason": "",
+            "num_categories": 50,
+            "num_test_images": num_test_images,
+            "top1": generator.uniform(0.3, 0.6),
+            "top5": generator.uniform(0.6, 0.9),
+            "distance": mean_distance * num_pairs,
+            "mean_distance": mean_distance,
+            "final_loss": 1.0,
+            "train_s": 60.0,
+        }
+    return results
+
+
+def make_category_tables(weights):
+    generator = np.random.default_rng(6)
+    stats, subsets = [], []
+    for dataset, metric in itertools.product(DATASETS, METRICS):
+        shared = {"dataset": dataset, "metric": metric, "weights": weights[metric]}
+        for category in CATEGORIES:
+            mean, max_min = generator.uniform(20, 60), generator.uniform(5, 30)
+            stats.append({**shared, "category": category, "mean": mean, "max_min": max_min})
+        for offset, subset in enumerate(SUBSET_NAMES):
+            statistic = "mean" if subset.startswith("avg") else "max_min"
+            subsets += [
+                {
+                    **shared,
+                    "subset": subset,
+                    "position": position,
+                    "category": category,
+                    "statistic": statistic,
+                    "value": 1.0,
+                    "num_train_images": 100,
+                    "num_test_images": 50,
+                }
+                for position, category in enumerate(CATEGORIES[offset : offset + 3], start=1)
+            ]
+    return pd.DataFrame(stats), pd.DataFrame(subsets)
+
+
+def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
+    """Inputs of a study with nothing to distrust, unless told otherwise."""
+    weights = weights or dict.fromkeys(METRICS, "published weights")
+    study_cells = make_study_cells(seeds)
+    cells = build_cells(study_cells, results or make_results(study_cells), weights)
+    stats, subsets = make_category_tables(weights)
+    image_counts = pd.DataFrame(
+        [[name, split, 13, 1300, 0] for name in DATASETS for split in ("test", "train")],
+        columns=["dataset", "split", "num_categories", "num_images", "num_unreadable"],
+    )
+    score_counts = pd.DataFrame(
+        [[name, metric, "ok", 1300] for name in DATASETS for metric in METRICS],
+        columns=["dataset", "metric", "status", "num_images"],
+    )
+    example = MdsExample(
+        title="demo_a, alexnet, musiq, avg_high",
+        categories=CATEGORIES[:10],
+        coordinates=np.random.default_rng(2).normal(size=(10, 2)),
+        stress=0.123,
+        weights=weights["musiq"],
+    )
+    inputs = ReportInputs(
+        study="example",
+        cells=cells,
+        rank_counts=count_ranks(cells),
+        category_stats=stats,
+        subsets=subsets,
+        image_counts=image_counts,
+        score_counts=score_counts,
+        weights=weights,
+        recipe="paper",
+        is_preview=False,
+        notes=[],
+        stage_s={"scores": 125.0, "trials": 4000.0},
+        versions={"torch": "2.15.0"},
+        mds_examples=[example],
+    )
+    return dataclasses.replace(inputs, **changes)
