@@ -2,12 +2,15 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from iqray.errors import StudyError
 from iqray.progress import show_line
+from iqray.resources import ClusterResources, NodeResources, WorkerRequest, fit_pools
+
+logger = logging.getLogger(__name__)
 
 # On glibc, giving freed memory back to the system makes large CPU tensors up to 5 times slower:
 # every step pays for fresh pages. These keep it in the process.
@@ -16,30 +19,8 @@ WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "429496
 # Only small tables pass through the object store; the default would be 30 % of the memory.
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
-
-@dataclass(frozen=True)
-class NodeResources:
-    """What one node has in all."""
-
-    num_cpus: float
-    num_gpus: float
-
-
-@dataclass(frozen=True)
-class ClusterResources:
-    """The nodes that the cluster has now."""
-
-    nodes: tuple[NodeResources, ...]
-
-
-@dataclass(frozen=True)
-class WorkerRequest:
-    """Workers that a part of the study asks for; `what` is its key in the study."""
-
-    what: str
-    num_workers: int | None  # none for as many as fit
-    num_cpus: float  # per worker
-    num_gpus: float = 0
+# For node groups that an autoscaler may add without end.
+_MANY_NODES = 1000
 
 
 class Cluster:
@@ -48,11 +29,13 @@ class Cluster:
     Args:
         address: of a running cluster; none reads RAY_ADDRESS, which `ray job submit` sets, and
             starts Ray on this machine where that is empty.
-        requests: what the study will ask for; checked together when the connection is made, so
-            that nothing is begun that cannot end.
+        requests: what the stages of the study will ask for, each for workers that run at the same
+            time; checked when the connection is made, so that nothing is begun that cannot end.
     """
 
-    def __init__(self, address: str | None = None, requests: Sequence[WorkerRequest] = ()) -> None:
+    def __init__(
+        self, address: str | None = None, requests: Sequence[Sequence[WorkerRequest]] = ()
+    ) -> None:
         self._address = address or os.environ.get("RAY_ADDRESS")
         self._requests = tuple(requests)
         self._resources: ClusterResources | None = None
@@ -65,8 +48,8 @@ class Cluster:
         """
         if self._resources is None:
             self._resources = self._start()
-            for request in self._requests:
-                fit_count(request, self._resources)
+            for requests in self._requests:
+                fit_pools(requests, self._resources)
         return self._resources
 
     def close(self) -> None:
@@ -132,44 +115,30 @@ def _quieten_ray() -> None:
 def _read_resources() -> ClusterResources:
     import ray
 
-    return ClusterResources(
-        tuple(
-            NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
-            for node in ray.nodes()
-            if node["Alive"]
-        )
-    )
+    alive = [
+        NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return ClusterResources((*alive, *_list_future_nodes(alive)))
 
 
-def fit_count(request: WorkerRequest, has: ClusterResources) -> int:
-    """How many of the requested workers run at once on a cluster.
+def _list_future_nodes(alive: Sequence[NodeResources]) -> Iterator[NodeResources]:
+    """Nodes that the cluster's autoscaler may still add; none without an autoscaler.
 
-    Raises:
-        StudyError: one worker does not fit on any node, or the wanted number does not fit.
+    Ray has no public call for it. Where a later version lacks this one, only nodes that are alive
+    count.
     """
-    what, num_cpus, num_gpus = request.what, request.num_cpus, request.num_gpus
-    possible = sum(_count_on_node(node, num_cpus, num_gpus) for node in has.nodes)
-    if not possible:
-        largest = max(has.nodes, key=lambda node: (node.num_gpus, node.num_cpus))
-        raise StudyError(
-            f"{what} asks for {num_cpus:g} CPUs and {num_gpus:g} GPUs per worker, which no node "
-            f"has (the largest of {len(has.nodes)} has {largest.num_cpus:g} CPUs and "
-            f"{largest.num_gpus:g} GPUs); lower {what}.num_cpus or {what}.num_gpus, or join a "
-            "larger cluster with --address"
-        )
-    wanted = request.num_workers
-    if wanted is not None and wanted > possible:
-        raise StudyError(
-            f"{what} asks for {wanted} workers of {num_cpus:g} CPUs and {num_gpus:g} GPUs, but "
-            f"only {possible} fit on the {len(has.nodes)} nodes; lower the number, or join a "
-            "larger cluster with --address"
-        )
-    return wanted or possible
+    try:
+        from ray._private.state import state
 
-
-def _count_on_node(node: NodeResources, num_cpus: float, num_gpus: float) -> int:
-    # Ray counts resources in units of 1e-4; the small term mends 1 / 0.1 = 9.99...
-    counts = [node.num_cpus / num_cpus]
-    if num_gpus:
-        counts.append(node.num_gpus / num_gpus)
-    return int(min(counts) + 1e-6)
+        config = state.get_cluster_config()
+    except (ImportError, AttributeError):
+        logger.warning("this version of Ray does not tell what its autoscaler may add")
+        return
+    there = Counter(alive)
+    for group in config.node_group_configs if config is not None else ():
+        node = NodeResources(group.resources.get("CPU", 0), group.resources.get("GPU", 0))
+        most = _MANY_NODES if group.max_count < 0 else group.max_count
+        for _ in range(max(0, most - there[node])):
+            yield node

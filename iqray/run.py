@@ -82,10 +82,11 @@ class Run:
     def shards(self) -> dict[str, tuple[Shard, ...]]:
         """Training images by dataset, cut as they are scored."""
         size = self.study.scoring.shard_size
-        return {
-            name: tuple(split_into_shards(select_train(manifest), size))
-            for name, manifest in self.manifests.items()
-        }
+        shards = {}
+        for name, manifest in self.manifests.items():
+            start, rows = select_train(manifest)
+            shards[name] = tuple(split_into_shards(rows, size, get_manifest_path(name), start))
+        return shards
 
     def require(self, path: str, stage: str) -> None:
         """Check that an earlier stage's artifact exists.

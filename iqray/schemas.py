@@ -26,6 +26,8 @@ _IMAGE_COLUMNS = [
     ("image_id", pa.int64()),  # 63-bit hash of the path, unique in a dataset
 ]
 
+IMAGE_COLUMN_NAMES = tuple(name for name, _ in _IMAGE_COLUMNS)
+
 # One row per image file, unreadable ones included.
 MANIFEST = pa.schema(
     [

@@ -3,75 +3,70 @@
 Reads image files, writes `scores/<dataset>/<metric>/<shard>.parquet`.
 """
 
-import json
+import logging
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from iqray import schemas
+from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
+from iqray.decoding import Loaded, Row, decode_in_chunks, decode_row
 from iqray.errors import StudyError
-from iqray.identity import hash_content
-from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
+from iqray.identity import hash_strings
+from iqray.images import DecodedImage, ImageFailure, check_unchanged
+from iqray.meters import ScoreMeters
 from iqray.metrics.registry import find_metric
-from iqray.metrics.weights import MetricWeights
+from iqray.pools import Written
+from iqray.score_jobs import ScoreJob
 from iqray.storage import Storage
 
-# Raise when a score would differ for the same image and weights.
-SCORING_VERSION = 1
+logger = logging.getLogger(__name__)
 
-# Images are decoded until they hold this many pixels together, then scored: bounds the memory of
-# a worker whatever the shard holds (64 Mpx are 0.2 GB of RGB).
-_CHUNK_PIXELS = 64_000_000
+_DECODE = "decoding"
 
 
 @dataclass(frozen=True)
-class ScoreJob:
-    """What is to be scored, and how: one dataset with one metric."""
+class Outcome:
+    """An image's row but for the image itself; the fields are columns of `schemas.SCORES`."""
 
-    dataset: str
-    root: Path
-    metric: str
-    weights: MetricWeights
-    small_images: str  # reject or upscale
-
-    @property
-    def directory(self) -> str:
-        """Where the job's tables lie under the output root."""
-        return f"scores/{self.dataset}/{self.metric}"
-
-    @property
-    def key(self) -> str:
-        """Key of a score: equal keys and equal bytes give equal scores."""
-        return hash_content(
-            {
-                "metric": self.metric,
-                "pyiqa": version("pyiqa"),
-                "pillow": version("pillow"),
-                "weights": self.weights.sha256s,
-                "small_images": self.small_images,
-                "scoring": SCORING_VERSION,
-            }
-        )
+    score: float | None
+    status: str
+    reason: str
+    note: str = ""
 
 
 class ScoreWorker:
     """Decodes the images of a shard once and scores them with every metric asked for.
 
+    Safe to call from several threads: they decode side by side and score in turn.
+
     Args:
         storage: the output root.
-        jobs: by name, `<dataset>/<metric>`.
+        jobs: by name.
         device: torch's name of it.
-        num_threads: of torch on the CPU.
+        num_threads: of torch on the CPU, and for decoding.
+        attempts: folder under the output root for notes on shards that have been begun.
+        max_image_s: how long an image, or a batch of them, may take before this process is ended
+            and the image comes under suspicion.
     """
 
     def __init__(
-        self, storage: Storage, jobs: dict[str, ScoreJob], device: str, num_threads: int
+        self,
+        storage: Storage,
+        jobs: dict[str, ScoreJob],
+        device: str,
+        num_threads: int,
+        attempts: str,
+        max_image_s: float,
     ) -> None:
         import torch
 
@@ -80,84 +75,152 @@ class ScoreWorker:
         torch.set_num_threads(num_threads)
         self._storage = storage
         self._jobs = jobs
+        self._num_threads = num_threads
+        self._attempts = attempts
+        self._watchdog = Watchdog(max_image_s)
+        self._turn = threading.Lock()
+        self._meters = ScoreMeters()
         weights = {job.metric: job.weights for job in jobs.values()}
         self._scorers = {
             metric: Scorer(metric_weights, device=device)
             for metric, metric_weights in weights.items()
         }
 
-    def work(self, rows: pa.Table, files: str) -> int:
+    def work(self, rows: pa.Table, files: dict[str, str]) -> list[Written]:
         """Score images and write one file per job.
 
         Args:
             rows: of the manifest, all of one dataset.
-            files: JSON mapping of a job's name to the file for its rows.
-
-        Returns:
-            The number of score rows written.
+            files: by a job's name, the file for its rows.
         """
-        paths: dict[str, str] = json.loads(files)
-        jobs = {name: self._jobs[name] for name in paths}
-        records: dict[str, list[dict[str, Any]]] = {name: [] for name in paths}
-        root = next(iter(jobs.values())).root
-        for chunk in _decode_in_chunks(rows.to_pylist(), root):
-            for name, job in jobs.items():
-                records[name].extend(self._score_chunk(chunk, job))
-        for name, path in paths.items():
-            table = pa.Table.from_pylist(records[name], schema=schemas.SCORES)
-            self._storage.write_table(path, table)
-        return rows.num_rows * len(paths)
+        folder = f"{self._attempts}/{hash_strings(sorted(files.values()))[:16]}"
+        images = rows.to_pylist()
+        jobs = [self._jobs[name] for name in files]
+        with begin_attempt(self._storage, folder) as attempt:
+            try:
+                if attempt.is_first:
+                    outcomes = self._score_in_batches(images, jobs)
+                else:
+                    outcomes = self._score_step_by_step(images, jobs, attempt)
+            finally:
+                self._watchdog.disarm()
+            return [self._write(rows, job, outcomes[job.name], files[job.name]) for job in jobs]
 
-    def _score_chunk(
-        self, chunk: Sequence[tuple[dict[str, Any], DecodedImage | ImageFailure]], job: ScoreJob
-    ) -> Iterator[dict[str, Any]]:
-        pixels, notes = [], []
-        for _, image in chunk:
-            if isinstance(image, DecodedImage):
-                fitted, note = _fit_smallest_side(image, job)
-                pixels.append(fitted)
-                notes.append(note)
-        results = iter(zip(self._scorers[job.metric].score(pixels), notes, strict=True))
-        for row, image in chunk:
-            record = {**row, "metric": job.metric, "weights": job.weights.provenance, "note": ""}
-            if isinstance(image, ImageFailure):
-                yield {**record, "status": image.status, "reason": image.reason}
+    def _score_in_batches(
+        self, images: Sequence[Row], jobs: Sequence[ScoreJob]
+    ) -> dict[str, list[Outcome]]:
+        outcomes: dict[str, list[Outcome]] = {job.name: [] for job in jobs}
+        self._watchdog.rearm()
+        chunks = decode_in_chunks(images, _ImageReader(jobs[0].root), self._num_threads)
+        with _ending_with_the_process():
+            for _, loaded in chunks:
+                for job in jobs:
+                    outcomes[job.name].extend(self._score(loaded, job))
+                self._watchdog.rearm()
+        return outcomes
+
+    def _score_step_by_step(
+        self, images: Sequence[Row], jobs: Sequence[ScoreJob], attempt: Attempt
+    ) -> dict[str, list[Outcome]]:
+        """One image after another, every step noted: a process has died on the shard before."""
+        logger.warning("a process has ended on a shard; try %d goes step by step", attempt.number)
+        outcomes: dict[str, dict[int, Outcome]] = {job.name: {} for job in jobs}
+        read_bytes = _ImageReader(jobs[0].root)
+        for index in attempt.order(len(images)):
+            with _noting(attempt, Step(index, _DECODE)) as failure:
+                loaded = failure or decode_row(images[index], read_bytes)
+            for job in jobs:
+                with _noting(attempt, Step(index, job.metric)) as failure:
+                    [outcomes[job.name][index]] = self._score([failure or loaded], job)
+        return {name: [own[i] for i in range(len(images))] for name, own in outcomes.items()}
+
+    def _score(self, loaded: Sequence[Loaded], job: ScoreJob) -> list[Outcome]:
+        """Score decoded images, in this thread's turn."""
+        self._watchdog.disarm()
+        with self._turn:
+            self._watchdog.rearm()
+            started_s = time.monotonic()
+            fitted = [
+                _fit_smallest_side(image, job)
+                for image in loaded
+                if isinstance(image, DecodedImage)
+            ]
+            scores = self._scorers[job.metric].score([pixels for pixels, _ in fitted])
+            results = iter(zip(scores, fitted, strict=True))
+            outcomes = []
+            for image in loaded:
+                if isinstance(image, ImageFailure):
+                    outcomes.append(Outcome(None, image.status, image.reason))
+                else:
+                    result, (_, note) = next(results)
+                    outcomes.append(Outcome(result.score, result.status, result.reason, note))
+            statuses = [outcome.status for outcome in outcomes]
+            self._meters.count(job.dataset, job.metric, statuses, started_s)
+        return outcomes
+
+    def _write(
+        self, rows: pa.Table, job: ScoreJob, outcomes: Sequence[Outcome], path: str
+    ) -> Written:
+        columns: dict[str, Any] = {name: rows[name] for name in schemas.IMAGE_COLUMN_NAMES}
+        for name in ("score", "status", "reason", "note"):
+            columns[name] = [getattr(outcome, name) for outcome in outcomes]
+        columns["metric"] = [job.metric] * len(outcomes)
+        columns["weights"] = [job.weights.provenance] * len(outcomes)
+        self._storage.write_table(path, pa.table(columns, schema=schemas.SCORES))
+        num_failed = sum(outcome.status != "ok" for outcome in outcomes)
+        return Written(job.name, len(outcomes), num_failed)
+
+
+class _ImageReader:
+    """Reads image files of a dataset whose bytes are those of the manifest."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
+        for row in rows:
+            path = self._root / row["path"]
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                yield ImageFailure("missing", "no such file")
                 continue
-            result, note = next(results)
-            yield {
-                **record,
-                "score": result.score,
-                "status": result.status,
-                "reason": result.reason,
-                "note": note,
-            }
+            except OSError as error:  # may be mended, so it must not be recorded as final
+                raise StudyError(f"image '{path}' cannot be read: {error}") from error
+            check_unchanged(path, data, row["sha256"])
+            yield data
 
 
-def _decode_in_chunks(
-    rows: list[dict[str, Any]], root: Path
-) -> Iterator[list[tuple[dict[str, Any], DecodedImage | ImageFailure]]]:
-    chunk: list[tuple[dict[str, Any], DecodedImage | ImageFailure]] = []
-    num_pixels = 0
-    for row in rows:
-        image = _read_image(root / row["path"], row["sha256"])
-        chunk.append((row, image))
-        if isinstance(image, DecodedImage):
-            num_pixels += image.pixels.shape[0] * image.pixels.shape[1]
-        if num_pixels >= _CHUNK_PIXELS:
-            yield chunk
-            chunk, num_pixels = [], 0
-    yield chunk
+@contextmanager
+def _noting(attempt: Attempt, step: Step) -> Iterator[ImageFailure | None]:
+    """Note a step before it is done; gives the failure of one that is not to be tried again."""
+    if not attempt.enter(step):
+        yield ImageFailure("crashed", attempt.explain(step))
+        return
+    with _ending_with_the_process(attempt, step):
+        yield None
 
 
-def _read_image(path: Path, sha256: str) -> DecodedImage | ImageFailure:
+@contextmanager
+def _ending_with_the_process(
+    attempt: Attempt | None = None, step: Step | None = None
+) -> Iterator[None]:
+    """Let errors that say something of the process, such as lack of memory, end it."""
+    from iqray.metrics.scorer import PROCESS_ERRORS
+
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return ImageFailure("missing", "no such file")
-    except OSError as error:  # may be mended, so it must not be recorded as final
-        raise StudyError(f"image '{path}' cannot be read: {error}") from error
-    check_unchanged(path, data, sha256)
-    return decode_image(data)
+        yield
+    except PROCESS_ERRORS as error:
+        if attempt is not None and step is not None:
+            attempt.enter(step, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
+        _end_process(error)
+
+
+def _end_process(error: BaseException) -> NoReturn:
+    """Ray starts the process anew; what it was doing is told by the notes."""
+    logger.error("this process ends: %s: %s", type(error).__name__, error)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _fit_smallest_side(image: DecodedImage, job: ScoreJob) -> tuple[np.ndarray, str]:

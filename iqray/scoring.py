@@ -5,21 +5,20 @@ Reads manifests and image files, writes `scores/<dataset>/<metric>/<shard>.parqu
 decodes an image once for all its metrics, pools per metric are independent of each other.
 """
 
-import json
-import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray.errors import StudyError
-from iqray.score_worker import ScoreJob, ScoreWorker
-from iqray.shards import PoolSize, Report, Shard, run_shards
+from iqray.pools import Pool, PoolSize
+from iqray.score_jobs import ScoreJob
+from iqray.score_worker import ScoreWorker
+from iqray.shards import Shard
 from iqray.storage import Storage
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class ScorePlan:
     @property
     def num_images(self) -> int:
         """Images of the job."""
-        return sum(shard.rows.num_rows for shard in self.shards)
+        return sum(shard.num_rows for shard in self.shards)
 
     @property
     def num_finished(self) -> int:
         """Images whose rows are written."""
         return sum(
-            shard.rows.num_rows
+            shard.num_rows
             for shard, name in zip(self.shards, self.names, strict=True)
             if name in self.finished
         )
@@ -65,23 +64,38 @@ def plan_scores(
     return plans
 
 
-def score_images(
-    storage: Storage, plans: Sequence[ScorePlan], pool: PoolSize, report: Report
-) -> None:
-    """Score what is missing of several jobs in one pool whose workers hold all their metrics."""
-    metrics = sorted({plan.job.metric for plan in plans if plan.missing})
-    run_shards(
-        _group_by_shard(plans),
+def build_score_pool(
+    storage: Storage,
+    plans: Sequence[ScorePlan],
+    size: PoolSize,
+    attempts: str,
+    max_image_s: float,
+) -> Pool:
+    """A pool whose actors hold the metrics of several jobs, for what is missing of these.
+
+    Args:
+        storage: the output root.
+        plans: of the jobs.
+        size: of the pool.
+        attempts: folder under the output root for notes on shards that have been begun.
+        max_image_s: how long an image may take with a metric.
+    """
+    unfinished = [plan for plan in plans if plan.missing]
+    metrics = sorted({plan.job.metric for plan in unfinished})
+    return Pool(
+        name="Score_" + "_".join(metrics),
+        size=size,
+        storage=storage,
         worker=ScoreWorker,
         worker_arguments={
             "storage": storage,
-            "jobs": {f"{plan.job.dataset}/{plan.job.metric}": plan.job for plan in plans},
-            "device": "cuda" if pool.num_gpus else "cpu",
-            "num_threads": max(1, int(pool.num_cpus)),
+            "jobs": {plan.job.name: plan.job for plan in unfinished},
+            "device": size.device,
+            "num_threads": size.num_threads,
+            "attempts": attempts,
+            "max_image_s": max_image_s,
         },
-        pool=pool,
-        name="Score_" + "_".join(metrics),
-        report=report,
+        tasks=_group_by_shard(unfinished),
     )
 
 
@@ -94,63 +108,84 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
     record_path = f"{plan.job.directory}/_complete.json"
     for name in storage.list_names(plan.job.directory) - {*plan.names, "_complete.json"}:
         storage.delete(f"{plan.job.directory}/{name}")
-    if storage.exists(record_path) and storage.read_json(record_path)["files"] == list(plan.names):
+    if _is_complete(storage, plan, max_failed_share):
         return
-    tables = [storage.read_table(f"{plan.job.directory}/{name}") for name in plan.names]
-    table = pa.concat_tables(tables)
-    assert table.num_rows == plan.num_images, (table.num_rows, plan.num_images)
-    _check_failures(table, plan.job, max_failed_share)
+    rows = read_outcomes(storage, plan, plan.names)
+    assert rows.num_rows == plan.num_images, (rows.num_rows, plan.num_images)
+    check_failures(rows, plan, max_failed_share)
+    weights = plan.job.weights
+    names = (path.name for path in weights.paths)
     storage.write_json(
         record_path,
         {
             "dataset": plan.job.dataset,
             "metric": plan.job.metric,
             "key": plan.job.key,
-            "weights": plan.job.weights.provenance,
-            "weights_sha256": dict(
-                zip(
-                    (path.name for path in plan.job.weights.paths),
-                    plan.job.weights.sha256s,
-                    strict=True,
-                )
-            ),
-            "num_images": table.num_rows,
-            "status": dict(Counter(table.column("status").to_pylist())),
+            "weights": weights.provenance,
+            "weights_sha256": dict(zip(names, weights.sha256s, strict=True)),
+            "num_images": rows.num_rows,
+            "status": dict(Counter(rows["status"].to_pylist())),
             "files": list(plan.names),
         },
     )
+
+
+def _is_complete(storage: Storage, plan: ScorePlan, max_failed_share: float) -> bool:
+    path = f"{plan.job.directory}/_complete.json"
+    if not storage.exists(path):
+        return False
+    record = storage.read_json(path)
+    num_failed = record["num_images"] - record["status"].get("ok", 0)
+    is_allowed = num_failed <= max_failed_share * record["num_images"]
+    return record["files"] == list(plan.names) and is_allowed
+
+
+def read_outcomes(storage: Storage, plan: ScorePlan, names: Sequence[str]) -> pa.Table:
+    """Category, status and reason of the rows in some of a job's files."""
+    paths = [f"{plan.job.directory}/{name}" for name in names]
+    return storage.read_tables(paths, ["category", "status", "reason"])
 
 
 def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
     """All score rows of a finished job."""
     directory = f"scores/{dataset}/{metric}"
     names = storage.read_json(f"{directory}/_complete.json")["files"]
-    return pa.concat_tables(storage.read_table(f"{directory}/{name}") for name in names)
+    return storage.read_tables([f"{directory}/{name}" for name in names])
 
 
-def _group_by_shard(plans: Sequence[ScorePlan]) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """Each shard once, with the file to write for every metric that misses it."""
-    grouped: dict[tuple[str, int], tuple[Shard, dict[str, str]]] = {}
-    for plan in plans:
-        for shard, name in plan.missing:
-            _, files = grouped.setdefault((plan.job.dataset, shard.index), (shard, {}))
-            files[f"{plan.job.dataset}/{plan.job.metric}"] = f"{plan.job.directory}/{name}"
-    for shard, files in grouped.values():
-        yield shard, {"files": json.dumps(files)}
+def check_failures(rows: pa.Table, plan: ScorePlan, max_failed_share: float) -> None:
+    """Check that few enough of a job's images have failed.
 
+    Args:
+        rows: score rows so far, or rows of the manifest: category, status and reason count.
+        plan: of the job, which has all images.
+        max_failed_share: of all images.
 
-def _check_failures(table: pa.Table, job: ScoreJob, max_failed_share: float) -> None:
-    failed = table.filter(pa.compute.not_equal(table["status"], "ok"))
-    share = failed.num_rows / max(1, table.num_rows)
+    Raises:
+        StudyError: naming the worst categories and the commonest reason.
+    """
+    failed = rows.filter(pc.not_equal(rows["status"], "ok"))
+    share = failed.num_rows / max(1, plan.num_images)
     if share <= max_failed_share:
         return
     categories = Counter(failed["category"].to_pylist()).most_common(3)
     reasons = Counter(zip(failed["status"].to_pylist(), failed["reason"].to_pylist(), strict=True))
     (status, reason), _ = reasons.most_common(1)[0]
+    job = plan.job
     raise StudyError(
-        f"{failed.num_rows} of {table.num_rows} images of '{job.dataset}' have no {job.metric} "
+        f"{failed.num_rows} of {plan.num_images} images of '{job.dataset}' have no {job.metric} "
         f"score ({share:.1%}; scoring.max_failed_share is {max_failed_share:.1%}), most in "
         + ", ".join(f"'{name}' ({count})" for name, count in categories)
         + f"; most often {status}: {reason}. Repair or remove the images (all are listed in "
         f"{job.directory}), or raise scoring.max_failed_share"
     )
+
+
+def _group_by_shard(plans: Sequence[ScorePlan]) -> list[tuple[Shard, dict[str, Any]]]:
+    """Each shard once, with the file to write for every job that misses it."""
+    grouped: dict[tuple[str, int], tuple[Shard, dict[str, str]]] = {}
+    for plan in plans:
+        for shard, name in plan.missing:
+            _, files = grouped.setdefault((plan.job.dataset, shard.index), (shard, {}))
+            files[plan.job.name] = f"{plan.job.directory}/{name}"
+    return [(shard, {"files": files}) for shard, files in grouped.values()]

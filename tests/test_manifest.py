@@ -10,7 +10,7 @@ from iqray.manifest import (
     plan_manifest,
     read_manifest,
 )
-from iqray.shards import PoolSize
+from iqray.pools import PoolSize, Written
 from iqray.storage import Storage
 from iqray.study import Dataset
 from tests.conftest import MakeDataset
@@ -25,12 +25,14 @@ def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_
     (root / "val/bee/0001.jpg").write_bytes(good)
     listing = list_images(Dataset(name="d", root=str(root)), root)
     storage = Storage(str(tmp_path / "out"))
-    counts: list[int] = []
+    written: list[Written] = []
 
-    build_manifests(storage, [plan_manifest("d", root, listing)], PoolSize(1), counts.append)
+    build_manifests(storage, [plan_manifest("d", root, listing)], PoolSize(1, 1), written.append)
 
     rows = {row["path"]: row for row in read_manifest(storage, "d").to_pylist()}
-    assert sum(counts) == len(rows) == 4 * 5
+    assert sum(part.num_rows for part in written) == len(rows) == 4 * 5
+    assert sum(part.num_failed for part in written) == 2
+    assert storage.list_names("manifest") == {"d.parquet"}
     assert rows["train/bee/0000.jpg"]["status"] == "ok"
     assert (rows["train/bee/0000.jpg"]["width"], rows["train/bee/0000.jpg"]["height"]) == (112, 96)
     assert rows["train/ant/0001.jpg"]["status"] == "truncated"

@@ -1,9 +1,8 @@
 """Scoring on a real Ray with pyiqa's networks; the weights are random, so scores mean nothing."""
 
 import hashlib
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +15,26 @@ from iqray.identity import make_image_id
 from iqray.images import DecodedImage, decode_image
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
+from iqray.pools import PoolSize, Written, run_pools
 from iqray.schemas import MANIFEST
-from iqray.score_worker import ScoreJob, ScoreWorker
+from iqray.score_jobs import ScoreJob
+from iqray.score_worker import ScoreWorker
 from iqray.scoring import (
     ScorePlan,
+    build_score_pool,
     complete_scores,
     plan_scores,
     read_scores,
-    score_images,
 )
-from iqray.shards import PoolSize, split_into_shards
+from iqray.shards import split_into_shards
 from iqray.storage import Storage
 from tests.conftest import make_pixels
 from tests.metric_weights import write_random_weights
 
 METRICS = ("brisque", "cnniqa", "niqe")
 NUM_IMAGES = 14
+TABLE = "manifest/d.parquet"
+ATTEMPTS = "scores/attempts/test"
 
 
 class Bench:
@@ -43,9 +46,21 @@ class Bench:
         self.weights = folder / "weights"
         self.weights.mkdir()
         write_random_weights(self.weights)
-        self.manifest = pa.Table.from_pylist(list(self._write_images()), schema=MANIFEST)
+        self._write_images()
+        self.refresh()
 
-    def _write_images(self) -> Sequence[dict[str, object]]:
+    def refresh(self) -> None:
+        """Take the images' bytes as they are now."""
+        self.manifest = pa.Table.from_pylist(list(self._describe_images()), schema=MANIFEST)
+
+    def score_alone(self, metric: str, path: str) -> float | None:
+        """Score of one image, called on its own in this process."""
+        decoded = decode_image((self.images / path).read_bytes())
+        assert isinstance(decoded, DecodedImage)
+        [alone] = Scorer(find_weights(self.weights, metric)).score([decoded.pixels])
+        return alone.score
+
+    def _write_images(self) -> None:
         rng = np.random.default_rng(0)
         paths = [
             f"train/{name}/{number}.jpg" for name in ("ant", "bee", "cat") for number in range(4)
@@ -56,17 +71,22 @@ class Bench:
             Image.fromarray(make_pixels(rng, *shape)).save(self.images / path, quality=92)
         Image.fromarray(make_pixels(rng, 60, 40)).save(self.images / "train/ant/small.png")
         (self.images / "train/bee/broken.jpg").write_bytes(b"no image")
-        return [
-            {
+
+    def _describe_images(self) -> Iterator[dict[str, object]]:
+        for file in sorted(self.images.rglob("*.*")):
+            path = file.relative_to(self.images).as_posix()
+            yield {
                 "dataset": "d",
                 "split": "train",
                 "category": path.split("/")[1],
                 "path": path,
                 "image_id": make_image_id(path),
-                "sha256": hashlib.sha256((self.images / path).read_bytes()).hexdigest(),
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "width": 112,
+                "height": 96,
+                "status": "ok",
+                "reason": "",
             }
-            for path in [*paths, "train/ant/small.png", "train/bee/broken.jpg"]
-        ]
 
     def plan(
         self,
@@ -79,17 +99,20 @@ class Bench:
             ScoreJob("d", self.images, metric, find_weights(self.weights, metric), small_images)
             for metric in metrics
         ]
-        shards = {"d": tuple(split_into_shards(self.manifest, shard_size))}
-        return plan_scores(storage or self.storage, jobs, shards)
+        storage = storage or self.storage
+        storage.write_table(TABLE, self.manifest)
+        shards = {"d": tuple(split_into_shards(self.manifest, shard_size, TABLE))}
+        return plan_scores(storage, jobs, shards)
 
     def score_here(self, plans: list[ScorePlan], storage: Storage) -> None:
         """Score what is missing with the real worker, in this process."""
-        jobs = {f"d/{plan.job.metric}": plan.job for plan in plans}
-        worker = ScoreWorker(storage, jobs, "cpu", 1)
+        worker = ScoreWorker(
+            storage, {plan.job.name: plan.job for plan in plans}, "cpu", 1, ATTEMPTS, 600
+        )
         for plan in plans:
             for shard, name in plan.missing:
-                files = {f"d/{plan.job.metric}": f"{plan.job.directory}/{name}"}
-                worker.work(shard.rows, json.dumps(files))
+                rows = storage.read_rows(shard.table, shard.start, shard.num_rows)
+                worker.work(rows, {plan.job.name: f"{plan.job.directory}/{name}"})
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +123,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="module")
 def scored(bench: Bench, local_ray: None) -> Bench:  # noqa: ARG001
     """The bench after one pass through a pool of two actors."""
-    counts: list[int] = []
-    score_images(bench.storage, bench.plan(), PoolSize(2), counts.append)
-    assert sum(counts) == NUM_IMAGES * len(METRICS)
+    written: list[Written] = []
+    pool = build_score_pool(bench.storage, bench.plan(), PoolSize(2, 2), ATTEMPTS, 600)
+    run_pools([pool], written.append)
+    assert sum(part.num_rows for part in written) == NUM_IMAGES * len(METRICS)
+    assert sum(part.num_failed for part in written if part.job == "d/niqe") == 2
+    assert not bench.storage.list_names(ATTEMPTS)
     for plan in bench.plan():
         complete_scores(bench.storage, plan, max_failed_share=1.0)
     return bench
@@ -126,12 +152,9 @@ def test_rows_are_images_times_metrics_with_reasons(scored: Bench) -> None:
 
 
 def test_scores_equal_the_metric_called_on_the_image(scored: Bench) -> None:
-    decoded = decode_image((scored.images / "train/cat/2.jpg").read_bytes())
-    assert isinstance(decoded, DecodedImage)
     for metric in METRICS:
-        [alone] = Scorer(find_weights(scored.weights, metric)).score([decoded.pixels])
         row = read_rows(scored.storage, metric)["train/cat/2.jpg"]
-        assert row["score"] == pytest.approx(alone.score, rel=1e-5)
+        assert row["score"] == pytest.approx(scored.score_alone(metric, str(row["path"])), rel=1e-5)
 
 
 def test_finished_shards_are_not_planned_again(scored: Bench, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _BATCHED_METRICS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq", "niqe"})
 _MAX_REASON_LENGTH = 200
 
 # What says something of the process, not of the image: no row may be made of it.
-_PROCESS_ERRORS = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+PROCESS_ERRORS = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Scorer:
         if len(images) > 1:
             try:
                 scores = self._run(images)
-            except _PROCESS_ERRORS:
+            except PROCESS_ERRORS:
                 raise
             except Exception as error:  # one image may fail all; each gets its turn below
                 logger.debug("%s: a batch of %d failed: %s", self.info.name, len(images), error)
@@ -134,7 +134,7 @@ class Scorer:
     def _score_alone(self, image: np.ndarray) -> ScoreResult:
         try:
             [score] = self._run([image])
-        except _PROCESS_ERRORS:
+        except PROCESS_ERRORS:
             raise
         except Exception as error:  # whatever a metric raises is this image's outcome
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,16 +1,16 @@
 """Stage `manifest`: list and inspect every image of every dataset."""
 
-from iqray.cluster import WorkerRequest, fit_count
 from iqray.manifest import (
     build_manifests,
     is_manifest_current,
     make_manifest_key,
     plan_manifest,
 )
+from iqray.pools import PoolSize
 from iqray.preflight import check_dataset, check_usable
 from iqray.progress import show_stage
+from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run
-from iqray.shards import PoolSize
 
 
 def make_manifests(run: Run) -> None:
@@ -27,8 +27,10 @@ def make_manifests(run: Run) -> None:
             else:
                 plans.append(plan_manifest(dataset.name, root, listing))
         if plans:
-            pool = PoolSize(fit_count(WorkerRequest("manifest", None, 1), run.cluster.connect()))
-            build_manifests(run.storage, plans, pool, line)
+            most = fit_count(WorkerRequest("manifest", num_cpus=1), run.cluster.connect())
+            build_manifests(
+                run.storage, plans, PoolSize(1, most), lambda written: line(written.num_rows)
+            )
             run.record_seconds(line)
     for name, manifest in run.manifests.items():
         check_usable(name, manifest)

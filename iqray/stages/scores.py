@@ -1,20 +1,42 @@
 """Stage `scores`: score every training image with every metric."""
 
-from collections.abc import Iterator, Sequence
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from iqray.cluster import WorkerRequest, fit_count
-from iqray.progress import show_stage
+from iqray.manifest import select_train
+from iqray.pools import Pool, PoolSize, Written, run_pools
+from iqray.progress import StageLine, show_stage
+from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
-from iqray.score_worker import ScoreJob
-from iqray.scoring import ScorePlan, complete_scores, plan_scores, score_images
-from iqray.shards import PoolSize
+from iqray.score_jobs import ScoreJob
+from iqray.scoring import (
+    ScorePlan,
+    build_score_pool,
+    check_failures,
+    complete_scores,
+    plan_scores,
+    read_outcomes,
+)
+from iqray.storage import Storage
 from iqray.study import Study
 
+_ATTEMPTS = "scores/attempts"
 
-def request_scorers(study: Study) -> WorkerRequest:
-    """Actors that score."""
-    settings = study.scoring
-    return WorkerRequest("scoring", settings.num_actors, settings.num_cpus, settings.num_gpus)
+
+def request_scorers(study: Study) -> list[WorkerRequest]:
+    """Actors that score: a request for each pool. The pools run at the same time."""
+    is_list = not isinstance(study.scoring.pools, str)
+    return [
+        WorkerRequest(
+            what=f"scoring.pools.{index}" if is_list else "scoring",
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            min_workers=pool.min_actors,
+            max_workers=pool.max_actors,
+        )
+        for index, pool in enumerate(study.scoring.list_pools(study.metrics))
+    ]
 
 
 def make_scores(run: Run) -> None:
@@ -24,10 +46,12 @@ def make_scores(run: Run) -> None:
     with show_stage("scores", sum(plan.num_images for plan in plans), "scores") as line:
         line.skip(sum(plan.num_finished for plan in plans))
         if any(plan.missing for plan in plans):
-            num_actors = fit_count(request_scorers(run.study), run.cluster.connect())
-            pool = PoolSize(num_actors, settings.num_cpus, settings.num_gpus)
-            for group in _group_by_pool(plans, settings.pools):
-                score_images(run.storage, group, pool, line)
+            _check_manifest(run, plans)
+            limit = FailureLimit(run.storage, plans, settings.max_failed_share, line)
+            attempts = f"{_ATTEMPTS}/{uuid.uuid4().hex}"
+            run.storage.delete_folder(_ATTEMPTS)  # of runs that were killed
+            run_pools(_build_pools(run, plans, attempts), limit)
+            run.storage.delete_folder(_ATTEMPTS)
         for plan in plan_study_scores(run):
             complete_scores(run.storage, plan, settings.max_failed_share)
         run.record_seconds(line)
@@ -49,11 +73,51 @@ def plan_study_scores(run: Run) -> list[ScorePlan]:
     return plan_scores(run.storage, jobs, run.shards)
 
 
-def _group_by_pool(plans: Sequence[ScorePlan], pools: str) -> Iterator[list[ScorePlan]]:
-    """Plans whose metrics share a pool; pools run one after another."""
-    unfinished = [plan for plan in plans if plan.missing]
-    if pools == "shared":
-        yield unfinished
-        return
-    for metric in sorted({plan.job.metric for plan in unfinished}):
-        yield [plan for plan in unfinished if plan.job.metric == metric]
+class FailureLimit:
+    """Counts what is written, and stops the study when too many images have failed.
+
+    Args:
+        storage: the output root.
+        plans: of all jobs.
+        max_failed_share: of a job's images.
+        line: of the stage.
+    """
+
+    def __init__(
+        self, storage: Storage, plans: Sequence[ScorePlan], max_failed_share: float, line: StageLine
+    ) -> None:
+        self._storage = storage
+        self._plans: Mapping[str, ScorePlan] = {plan.job.name: plan for plan in plans}
+        self._max_failed_share = max_failed_share
+        self._line = line
+        self._num_failed: Counter[str] = Counter()
+
+    def __call__(self, written: Written) -> None:
+        """Count a job's shard."""
+        self._line(written.num_rows)
+        self._num_failed[written.job] += written.num_failed
+        plan = self._plans[written.job]
+        if self._num_failed[written.job] > self._max_failed_share * plan.num_images:
+            there = self._storage.list_names(plan.job.directory) & set(plan.names)
+            rows = read_outcomes(self._storage, plan, sorted(there))
+            check_failures(rows, plan, self._max_failed_share)
+
+
+def _check_manifest(run: Run, plans: Sequence[ScorePlan]) -> None:
+    """Stop before any work where too many images cannot even be read."""
+    for plan in plans:
+        _, rows = select_train(run.manifests[plan.job.dataset])
+        check_failures(rows, plan, run.study.scoring.max_failed_share)
+
+
+def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Pool]:
+    settings = run.study.scoring
+    sizes = fit_pools(request_scorers(run.study), run.cluster.connect())
+    pools = []
+    for pool, (smallest, largest) in zip(
+        settings.list_pools(run.study.metrics), sizes, strict=True
+    ):
+        own = [plan for plan in plans if plan.job.metric in pool.metrics]
+        size = PoolSize(smallest, largest, pool.num_cpus, pool.num_gpus)
+        pools.append(build_score_pool(run.storage, own, size, attempts, settings.max_image_s))
+    return pools

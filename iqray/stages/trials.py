@@ -3,10 +3,10 @@
 import logging
 import sys
 
-from iqray.cluster import WorkerRequest, fit_count
 from iqray.errors import StudyError
 from iqray.grid import GridResources, run_trials
 from iqray.progress import show_stage
+from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run, get_versions
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
@@ -31,7 +31,13 @@ def plan_grid(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
 def request_trainers(study: Study) -> WorkerRequest:
     """Processes that train, one trial each at a time."""
     settings = study.training
-    return WorkerRequest("training", settings.num_concurrent, settings.num_cpus, settings.num_gpus)
+    return WorkerRequest(
+        "training",
+        settings.num_cpus,
+        settings.num_gpus,
+        min_workers=settings.num_concurrent or 1,
+        max_workers=settings.num_concurrent,
+    )
 
 
 def train_grid(run: Run) -> None:

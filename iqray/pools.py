@@ -1,0 +1,220 @@
+"""Send shards through pools of Ray Data actors.
+
+A task is a few words: which rows of which table, and what to do with them. The worker reads the
+rows and the images itself and writes the shard's file, so neither bytes nor pixels nor rows pass
+through the object store, whose use does not grow with the images.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from iqray.errors import StudyError
+from iqray.shards import Shard
+from iqray.storage import Storage
+
+# How often in a row a process may end while it loads, as on a node that is taken away.
+_MAX_INIT_DEATHS = 3
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows that a worker has written: of which job, how many, and how many of them are failures."""
+
+    job: str
+    num_rows: int
+    num_failed: int
+
+
+# Told what has been written since the last call.
+Report = Callable[[Written], None]
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many actors a pool has, and the resources of each.
+
+    Attributes:
+        min_actors: kept all the time.
+        max_actors: grown to where there is work and room.
+        num_cpus: per actor; also its number of threads.
+        num_gpus: per actor; a fraction is shared with other actors.
+    """
+
+    min_actors: int
+    max_actors: int
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of an actor."""
+        return max(1, int(self.num_cpus))
+
+    @property
+    def device(self) -> str:
+        """Torch's name of what an actor computes on."""
+        return "cuda" if self.num_gpus else "cpu"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of actors and the shards for it.
+
+    Attributes:
+        name: of the data set and operator in Ray's dashboard.
+        size: actors and their resources.
+        storage: the output root.
+        worker: a class whose `work(rows, **instructions)` writes the shard's files and returns a
+            `Written` per job.
+        worker_arguments: for the worker's constructor.
+        tasks: each shard with the instructions that its worker gets.
+    """
+
+    name: str
+    size: PoolSize
+    storage: Storage
+    worker: type
+    worker_arguments: dict[str, Any]
+    tasks: Sequence[tuple[Shard, dict[str, Any]]] = field(repr=False)
+
+
+def run_pools(pools: Sequence[Pool], report: Report) -> None:
+    """Run pools at the same time, each as a Ray Data execution of its own, until all are done.
+
+    Args:
+        pools: what to run; those without tasks are passed over.
+        report: called with what each finished shard has written, by one thread at a time. What it
+            raises stops all pools.
+
+    Raises:
+        StudyError: a worker has found a mistake of the user's.
+    """
+    busy = [pool for pool in pools if pool.tasks]
+    if not busy:
+        return
+    collector = _Collector(report)
+    threads = [
+        threading.Thread(target=collector.drain, args=(pool,), name=pool.name, daemon=True)
+        for pool in busy[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    collector.drain(busy[0])  # here, where an interrupt arrives
+    collector.reraise()  # the others stop with their next shard
+    for thread in threads:
+        thread.join()
+    collector.reraise()
+
+
+class _Collector:
+    """Takes what pools have written; the first error stops every pool."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+
+    def drain(self, pool: Pool) -> None:
+        """Run a pool to its end, or until one has failed."""
+        try:
+            for written in _stream(pool):
+                with self._lock:
+                    if self._error is not None:
+                        return
+                    self._report(written)
+        except BaseException as error:  # of any thread; the caller's thread raises it
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """Keep the first error."""
+        with self._lock:
+            self._error = self._error or error
+
+    def reraise(self) -> None:
+        """Raise the first error of any pool."""
+        if self._error is not None:
+            raise self._error
+
+
+def _stream(pool: Pool) -> Iterator[Written]:
+    """Execute a pool; yields what its workers have written as they go."""
+    import ray
+
+    operator = type(pool.name, (_ShardOperator,), {"worker": pool.worker})
+    blocks = [_pack_task(shard, instructions) for shard, instructions in pool.tasks]
+    finished = ray.data.from_arrow(blocks).map_batches(
+        operator,
+        fn_constructor_kwargs={"storage": pool.storage, "arguments": pool.worker_arguments},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=_choose_strategy(pool.size, len(blocks)),
+        num_cpus=pool.size.num_cpus,
+        num_gpus=pool.size.num_gpus,
+    )
+    finished.set_name(pool.name)
+    # A pool may wait for nodes, and one image may take long; workers watch over themselves.
+    finished.context.execution_no_progress_timeout_s = -1
+    finished.context.max_consecutive_actor_init_deaths = _MAX_INIT_DEATHS
+    try:
+        for row in finished.iter_rows():
+            yield Written(**row)
+    except ray.exceptions.RayError as error:
+        _reraise_mistake(error)
+        raise
+
+
+def _choose_strategy(size: PoolSize, num_tasks: int) -> Any:
+    """An accelerator's actor has two calls in flight, so that one decodes while one scores."""
+    import ray
+
+    max_actors = min(size.max_actors, num_tasks)
+    num_calls = 2 if size.num_gpus else 1
+    return ray.data.ActorPoolStrategy(
+        min_size=min(size.min_actors, max_actors),
+        max_size=max_actors,
+        max_tasks_in_flight_per_actor=2 * num_calls,
+        max_concurrent_calls_per_actor=num_calls,
+        enable_true_multi_threading=num_calls > 1,
+    )
+
+
+def _reraise_mistake(error: BaseException) -> None:
+    """Raise the StudyError that a worker has raised, if that is what stopped the pool."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StudyError):
+            raise StudyError(str(cause.args[0])) from error
+        cause = cause.__cause__
+
+
+def _pack_task(shard: Shard, instructions: dict[str, Any]) -> pa.Table:
+    """One row for a whole shard, so that Ray Data can never split or merge shards."""
+    return pa.table({"task": [json.dumps({"shard": asdict(shard), "instructions": instructions})]})
+
+
+class _ShardOperator:
+    """Hands shards to a worker; subclassed so that the dashboard shows a telling name."""
+
+    worker: type
+
+    def __init__(self, storage: Storage, arguments: dict[str, Any]) -> None:
+        self._storage = storage
+        self._worker = self.worker(**arguments)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        written = [asdict(part) for task in batch["task"].to_pylist() for part in self._work(task)]
+        return pa.Table.from_pylist(written, schema=_WRITTEN)
+
+    def _work(self, task: str) -> list[Written]:
+        content = json.loads(task)
+        shard = Shard(**content["shard"])
+        rows = self._storage.read_rows(shard.table, shard.start, shard.num_rows)
+        return list(self._worker.work(rows, **content["instructions"]))
+
+
+_WRITTEN = pa.schema([("job", pa.string()), ("num_rows", pa.int64()), ("num_failed", pa.int64())])

@@ -1,0 +1,46 @@
+"""What is to be scored and how, and the key that says whether a score is still valid. Pure."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from iqray.identity import hash_content
+from iqray.metrics.weights import MetricWeights
+
+# Raise when a score would differ for the same image and weights.
+SCORING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One dataset to be scored with one metric."""
+
+    dataset: str
+    root: Path
+    metric: str
+    weights: MetricWeights
+    small_images: str  # reject or upscale
+
+    @property
+    def name(self) -> str:
+        """Unique in a study."""
+        return f"{self.dataset}/{self.metric}"
+
+    @property
+    def directory(self) -> str:
+        """Where the job's tables lie under the output root."""
+        return f"scores/{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Key of a score: equal keys and equal bytes give equal scores."""
+        return hash_content(
+            {
+                "metric": self.metric,
+                "pyiqa": version("pyiqa"),
+                "pillow": version("pillow"),
+                "weights": self.weights.sha256s,
+                "small_images": self.small_images,
+                "scoring": SCORING_VERSION,
+            }
+        )
