@@ -8,7 +8,6 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -59,7 +58,7 @@ class ImageFailure:
     reason: str
 
 
-def check_unchanged(path: Path, data: bytes, sha256: str) -> None:
+def check_unchanged(name: str, data: bytes, sha256: str) -> None:
     """Check an image's bytes against its manifest: results are kept under that sum.
 
     Raises:
@@ -67,7 +66,7 @@ def check_unchanged(path: Path, data: bytes, sha256: str) -> None:
     """
     if hashlib.sha256(data).hexdigest() != sha256:
         raise StudyError(
-            f"image '{path}' has changed since its manifest was made; run the study again, which "
+            f"image '{name}' has changed since its manifest was made; run the study again, which "
             "starts with the manifest"
         )
 

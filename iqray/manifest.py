@@ -1,41 +1,29 @@
-"""The manifest: one row per image file, with its size, mode and checksum, unreadable ones included.
+"""The manifest: one row per image, with its size, mode and checksum, unreadable ones included.
 
-Reads folders of images, writes `manifest/<dataset>.parquet`. Every file is decoded once, so that a
-row with status ok is an image that scoring, training and testing can all use.
+Reads images in any layout, writes `manifest/<dataset>.parquet`. Every image is decoded once, so
+that a row with status ok is an image that scoring, training and testing can all use.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.images import ImageFailure, decode_image, read_header
-from iqray.listing import ListedImage, fingerprint_listing
+from iqray.listing import fingerprint_listing, get_containers_key
 from iqray.shards import PoolSize, Report, Shard, run_shards, split_into_shards
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 
 # Raise when a row's content would differ for the same file.
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 _SHARD_SIZE = 1024
-
-_LISTING = pa.schema(
-    [
-        ("split", pa.string()),
-        ("category", pa.string()),
-        ("path", pa.string()),
-        ("image_id", pa.int64()),
-        ("num_bytes", pa.int64()),
-        ("modified_ns", pa.int64()),
-    ]
-)
 
 
 def get_manifest_path(dataset: str) -> str:
@@ -43,9 +31,9 @@ def get_manifest_path(dataset: str) -> str:
     return f"manifest/{dataset}.parquet"
 
 
-def make_manifest_key(root: Path, listing: list[ListedImage]) -> str:
+def make_manifest_key(source: ImageSource, listing: pa.Table) -> str:
     """Key of a manifest: changes with any file of the dataset."""
-    return hash_strings([str(MANIFEST_VERSION), str(root), fingerprint_listing(listing)])
+    return hash_strings([str(MANIFEST_VERSION), source.key, fingerprint_listing(listing)])
 
 
 def is_manifest_current(storage: Storage, dataset: str, key: str) -> bool:
@@ -58,8 +46,9 @@ class ManifestPlan:
     """A dataset whose manifest is to be built: its shards and the files for their rows."""
 
     dataset: str
-    root: Path
+    source: ImageSource
     key: str
+    containers: str  # key of the files that hold the images
     shards: tuple[Shard, ...]
 
     @property
@@ -70,20 +59,26 @@ class ManifestPlan:
     @property
     def names(self) -> tuple[str, ...]:
         """File names of the shards' rows."""
-        content = f"manifest {MANIFEST_VERSION} {self.root}"
+        content = f"manifest {MANIFEST_VERSION} {self.source.key} {self.containers}"
         return tuple(shard.name_file(content) for shard in self.shards)
 
 
-def plan_manifest(dataset: str, root: Path, listing: list[ListedImage]) -> ManifestPlan:
+def plan_manifest(dataset: str, source: ImageSource, listing: pa.Table) -> ManifestPlan:
     """Cut a dataset's listing into shards."""
-    shards = split_into_shards(_tabulate(dataset, listing), _SHARD_SIZE)
-    return ManifestPlan(dataset, root, make_manifest_key(root, listing), tuple(shards))
+    rows = listing.append_column("dataset", pa.repeat(dataset, listing.num_rows))
+    return ManifestPlan(
+        dataset,
+        source,
+        make_manifest_key(source, listing),
+        get_containers_key(listing),
+        tuple(split_into_shards(rows, _SHARD_SIZE)),
+    )
 
 
 def build_manifests(
     storage: Storage, plans: Sequence[ManifestPlan], pool: PoolSize, report: Report
 ) -> None:
-    """Read every file of the planned datasets once and write their manifests.
+    """Read every image of the planned datasets once and write their manifests.
 
     Shards that an interrupted run has finished are kept.
     """
@@ -94,9 +89,10 @@ def build_manifests(
             if name in finished:
                 report(shard.rows.num_rows)
             else:
-                instructions = {"path": f"{plan.directory}/{name}", "root": str(plan.root)}
+                instructions = {"path": f"{plan.directory}/{name}", "dataset": plan.dataset}
                 tasks.append((shard, instructions))
-    run_shards(tasks, _ImageInspector, {"storage": storage}, pool, "InspectImages", report)
+    arguments = {"storage": storage, "sources": {plan.dataset: plan.source for plan in plans}}
+    run_shards(tasks, _ImageInspector, arguments, pool, "InspectImages", report)
     for plan in plans:
         table = pa.concat_tables(
             storage.read_table(f"{plan.directory}/{name}") for name in plan.names
@@ -107,7 +103,7 @@ def build_manifests(
 
 
 def read_manifest(storage: Storage, dataset: str) -> pa.Table:
-    """The dataset's manifest, sorted by split and path."""
+    """The dataset's manifest, training images first, in reading order."""
     return storage.read_table(get_manifest_path(dataset))
 
 
@@ -116,35 +112,26 @@ def select_train(manifest: pa.Table) -> pa.Table:
     return manifest.filter(pc.equal(manifest["split"], "train"))
 
 
-def _tabulate(dataset: str, listing: list[ListedImage]) -> pa.Table:
-    columns = [
-        pa.array([getattr(image, field.name) for image in listing], field.type)
-        for field in _LISTING
-    ]
-    table = pa.Table.from_arrays(columns, schema=_LISTING)
-    return table.append_column("dataset", pa.array([dataset] * len(listing), pa.string()))
-
-
 class _ImageInspector:
-    """Reads and decodes the files of a shard and writes their manifest rows."""
+    """Reads and decodes the images of a shard and writes their manifest rows."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, sources: Mapping[str, ImageSource]) -> None:
         self._storage = storage
+        self._sources = sources
 
-    def work(self, rows: pa.Table, path: str, root: str) -> int:
-        records = [_describe_image(row, Path(root)) for row in rows.to_pylist()]
+    def work(self, rows: pa.Table, path: str, dataset: str) -> int:
+        images = self._sources[dataset].read(rows)
+        records = [
+            _describe_image(row, data) for row, data in zip(rows.to_pylist(), images, strict=True)
+        ]
         self._storage.write_table(path, pa.Table.from_pylist(records, schema=schemas.MANIFEST))
         return len(records)
 
 
-def _describe_image(row: dict[str, Any], root: Path) -> dict[str, Any]:
+def _describe_image(row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
     record = {**row, "status": "ok", "reason": "", "sha256": ""}
-    try:
-        data = (root / row["path"]).read_bytes()
-    except FileNotFoundError:
-        return {**record, "status": "missing", "reason": "no such file"}
-    except OSError as error:  # may be mended, so it must not be recorded as final
-        raise StudyError(f"image '{root / row['path']}' cannot be read: {error}") from error
+    if isinstance(data, ImageFailure):
+        return {**record, "status": data.status, "reason": data.reason}
     record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     header = read_header(data)
     if isinstance(header, ImageFailure):

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ import pyarrow as pa
 from PIL import Image
 
 from iqray import schemas
-from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import MetricWeights
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 
 # Raise when a score would differ for the same image and weights.
@@ -35,7 +34,7 @@ class ScoreJob:
     """What is to be scored, and how: one dataset with one metric."""
 
     dataset: str
-    root: Path
+    source: ImageSource
     metric: str
     weights: MetricWeights
     small_images: str  # reject or upscale
@@ -99,8 +98,8 @@ class ScoreWorker:
         paths: dict[str, str] = json.loads(files)
         jobs = {name: self._jobs[name] for name in paths}
         records: dict[str, list[dict[str, Any]]] = {name: [] for name in paths}
-        root = next(iter(jobs.values())).root
-        for chunk in _decode_in_chunks(rows.to_pylist(), root):
+        source = next(iter(jobs.values())).source
+        for chunk in _decode_in_chunks(rows, source):
             for name, job in jobs.items():
                 records[name].extend(self._score_chunk(chunk, job))
         for name, path in paths.items():
@@ -134,12 +133,12 @@ class ScoreWorker:
 
 
 def _decode_in_chunks(
-    rows: list[dict[str, Any]], root: Path
+    rows: pa.Table, source: ImageSource
 ) -> Iterator[list[tuple[dict[str, Any], DecodedImage | ImageFailure]]]:
     chunk: list[tuple[dict[str, Any], DecodedImage | ImageFailure]] = []
     num_pixels = 0
-    for row in rows:
-        image = _read_image(root / row["path"], row["sha256"])
+    for row, data in zip(rows.to_pylist(), source.read(rows), strict=True):
+        image = _decode(row, data, source)
         chunk.append((row, image))
         if isinstance(image, DecodedImage):
             num_pixels += image.pixels.shape[0] * image.pixels.shape[1]
@@ -149,14 +148,12 @@ def _decode_in_chunks(
     yield chunk
 
 
-def _read_image(path: Path, sha256: str) -> DecodedImage | ImageFailure:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return ImageFailure("missing", "no such file")
-    except OSError as error:  # may be mended, so it must not be recorded as final
-        raise StudyError(f"image '{path}' cannot be read: {error}") from error
-    check_unchanged(path, data, sha256)
+def _decode(
+    row: dict[str, Any], data: bytes | ImageFailure, source: ImageSource
+) -> DecodedImage | ImageFailure:
+    if isinstance(data, ImageFailure):
+        return data
+    check_unchanged(source.describe(row), data, row["sha256"])
     return decode_image(data)
 
 
