@@ -22,7 +22,7 @@ from iqray.sources import ImageSource
 from iqray.storage import Storage
 
 # Raise when a score would differ for the same image and weights.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 
 # Images are decoded until they hold this many pixels together, then scored: bounds the memory of
 # a worker whatever the shard holds (64 Mpx are 0.2 GB of RGB).
