@@ -1,31 +1,30 @@
-"""The manifest: one row per image file, with its size, mode and checksum, unreadable ones included.
+"""The manifest: one row per image, with its size, mode and checksum, unreadable ones included.
 
-Reads folders of images, writes `manifest/<dataset>.parquet`. Every file is decoded once, so that a
-row with status ok is an image that scoring, training and testing can all use.
+Reads images in any layout, writes `manifest/<dataset>.parquet`. Every image is decoded once, so
+that a row with status ok is an image that scoring, training and testing can all use.
 """
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.attempts import Step, Watchdog, begin_attempt
-from iqray.errors import StudyError
+from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
 from iqray.identity import hash_strings
 from iqray.images import ImageFailure, decode_image, read_header
-from iqray.listing import ListedImage, fingerprint_listing
+from iqray.listing import fingerprint_listing, get_containers_key
 from iqray.pools import Pool, PoolSize, Report, Written, run_pools
 from iqray.shards import Shard, split_into_shards
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 
 # Raise when a row's content would differ for the same file.
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 _SHARD_SIZE = 1024
 
@@ -33,17 +32,6 @@ _SHARD_SIZE = 1024
 _MAX_IMAGE_S = 600
 
 _ATTEMPTS = "manifest/attempts"
-
-_LISTING = pa.schema(
-    [
-        ("split", pa.string()),
-        ("category", pa.string()),
-        ("path", pa.string()),
-        ("image_id", pa.int64()),
-        ("num_bytes", pa.int64()),
-        ("modified_ns", pa.int64()),
-    ]
-)
 
 
 def get_manifest_path(dataset: str) -> str:
@@ -56,9 +44,9 @@ def get_listing_path(dataset: str) -> str:
     return f"manifest/{dataset}.listing.parquet"
 
 
-def make_manifest_key(root: Path, listing: list[ListedImage]) -> str:
+def make_manifest_key(source: ImageSource, listing: pa.Table) -> str:
     """Key of a manifest: changes with any file of the dataset."""
-    return hash_strings([str(MANIFEST_VERSION), str(root), fingerprint_listing(listing)])
+    return hash_strings([str(MANIFEST_VERSION), source.key, fingerprint_listing(listing)])
 
 
 def is_manifest_current(storage: Storage, dataset: str, key: str) -> bool:
@@ -71,9 +59,10 @@ class ManifestPlan:
     """A dataset whose manifest is to be built: its shards and the files for their rows."""
 
     dataset: str
-    root: Path
+    source: ImageSource
     key: str
     listing: pa.Table
+    containers: str  # key of the files that hold the images
     shards: tuple[Shard, ...]
 
     @property
@@ -89,21 +78,27 @@ class ManifestPlan:
     @property
     def names(self) -> tuple[str, ...]:
         """File names of the shards' rows."""
-        content = f"manifest {MANIFEST_VERSION} {self.root}"
+        content = f"manifest {MANIFEST_VERSION} {self.source.key} {self.containers}"
         return tuple(shard.name_file(content) for shard in self.shards)
 
 
-def plan_manifest(dataset: str, root: Path, listing: list[ListedImage]) -> ManifestPlan:
+def plan_manifest(dataset: str, source: ImageSource, listing: pa.Table) -> ManifestPlan:
     """Cut a dataset's listing into shards."""
-    table = _tabulate(dataset, listing)
-    shards = split_into_shards(table, _SHARD_SIZE, get_listing_path(dataset))
-    return ManifestPlan(dataset, root, make_manifest_key(root, listing), table, tuple(shards))
+    rows = listing.append_column("dataset", pa.repeat(dataset, listing.num_rows))
+    return ManifestPlan(
+        dataset,
+        source,
+        make_manifest_key(source, listing),
+        rows,
+        get_containers_key(listing),
+        tuple(split_into_shards(rows, _SHARD_SIZE, get_listing_path(dataset))),
+    )
 
 
 def build_manifests(
     storage: Storage, plans: Sequence[ManifestPlan], size: PoolSize, report: Report
 ) -> None:
-    """Read every file of the planned datasets once and write their manifests.
+    """Read every image of the planned datasets once and write their manifests.
 
     Shards that an interrupted run has finished are kept.
     """
@@ -115,11 +110,14 @@ def build_manifests(
                 report(Written(plan.dataset, shard.num_rows, 0))
             else:
                 path = f"{plan.directory}/{name}"
-                tasks.append((shard, {"path": path, "root": str(plan.root)}))
+                tasks.append((shard, {"path": path, "dataset": plan.dataset}))
         storage.write_table(plan.listing_path, plan.listing)
-    attempts = f"{_ATTEMPTS}/{uuid.uuid4().hex}"
+    arguments = {
+        "storage": storage,
+        "sources": {plan.dataset: plan.source for plan in plans},
+        "attempts": f"{_ATTEMPTS}/{uuid.uuid4().hex}",
+    }
     storage.delete_folder(_ATTEMPTS)  # of runs that were killed
-    arguments = {"storage": storage, "attempts": attempts}
     run_pools([Pool("InspectImages", size, storage, ImageInspector, arguments, tasks)], report)
     storage.delete_folder(_ATTEMPTS)
     for plan in plans:
@@ -130,7 +128,7 @@ def build_manifests(
 
 
 def read_manifest(storage: Storage, dataset: str) -> pa.Table:
-    """The dataset's manifest, sorted by split and path."""
+    """The dataset's manifest, training images first, in reading order."""
     return storage.read_table(get_manifest_path(dataset))
 
 
@@ -143,59 +141,61 @@ def select_train(manifest: pa.Table) -> tuple[int, pa.Table]:
     return start, rows
 
 
-def _tabulate(dataset: str, listing: list[ListedImage]) -> pa.Table:
-    columns = [
-        pa.array([getattr(image, field.name) for image in listing], field.type)
-        for field in _LISTING
-    ]
-    table = pa.Table.from_arrays(columns, schema=_LISTING)
-    return table.append_column("dataset", pa.array([dataset] * len(listing), pa.string()))
-
-
 class ImageInspector:
-    """Reads and decodes the files of a shard and writes their manifest rows.
+    """Reads and decodes the images of a shard and writes their manifest rows.
 
     Args:
         storage: the output root.
-        attempts: folder under it for notes on shards that have been begun.
+        sources: of the images, by dataset.
+        attempts: folder under the output root for notes on shards that have been begun.
     """
 
-    def __init__(self, storage: Storage, attempts: str) -> None:
+    def __init__(
+        self, storage: Storage, sources: Mapping[str, ImageSource], attempts: str
+    ) -> None:
         self._storage = storage
+        self._sources = sources
         self._attempts = attempts
         self._watchdog = Watchdog(_MAX_IMAGE_S)
 
-    def work(self, rows: pa.Table, path: str, root: str) -> list[Written]:
-        """Inspect files and write their rows to `path`."""
-        listed = rows.to_pylist()
-        records: dict[int, dict[str, Any]] = {}
+    def work(self, rows: pa.Table, path: str, dataset: str) -> list[Written]:
+        """Inspect images and write their rows to `path`."""
+        images = self._sources[dataset].read(rows)
         folder = f"{self._attempts}/{hash_strings([path])[:16]}"
         with begin_attempt(self._storage, folder) as attempt:
-            for index in attempt.order(len(listed)):
-                self._watchdog.rearm()
-                step = Step(index, "decoding")
-                if attempt.is_first or attempt.enter(step):
-                    records[index] = _describe_image(listed[index], Path(root))
-                else:
-                    failure = {"status": "crashed", "reason": attempt.explain(step), "sha256": ""}
-                    records[index] = {**listed[index], **failure}
+            if attempt.is_first:
+                records = list(map(self._inspect, rows.to_pylist(), images))
+            else:
+                records = self._inspect_step_by_step(rows.to_pylist(), list(images), attempt)
             self._watchdog.disarm()
-            table = pa.Table.from_pylist(
-                [records[index] for index in range(len(listed))], schema=schemas.MANIFEST
-            )
-            self._storage.write_table(path, table)
-        num_failed = sum(record["status"] != "ok" for record in records.values())
-        return [Written(listed[0]["dataset"], len(listed), num_failed)]
+            self._storage.write_table(path, pa.Table.from_pylist(records, schema=schemas.MANIFEST))
+        num_failed = sum(record["status"] != "ok" for record in records)
+        return [Written(dataset, len(records), num_failed)]
+
+    def _inspect(self, row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
+        self._watchdog.rearm()
+        return _describe_image(row, data)
+
+    def _inspect_step_by_step(
+        self, rows: list[dict[str, Any]], images: list[bytes | ImageFailure], attempt: Attempt
+    ) -> list[dict[str, Any]]:
+        """Note each image before it is opened: a process has died on the shard before."""
+        records: dict[int, dict[str, Any]] = {}
+        for index in attempt.order(len(rows)):
+            step = Step(index, "decoding")
+            data = images[index]
+            if attempt.enter(step):
+                records[index] = self._inspect(rows[index], data)
+            else:
+                given_up = ImageFailure("crashed", attempt.explain(step))
+                records[index] = _describe_image(rows[index], given_up)
+        return [records[index] for index in range(len(rows))]
 
 
-def _describe_image(row: dict[str, Any], root: Path) -> dict[str, Any]:
+def _describe_image(row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
     record = {**row, "status": "ok", "reason": "", "sha256": ""}
-    try:
-        data = (root / row["path"]).read_bytes()
-    except FileNotFoundError:
-        return {**record, "status": "missing", "reason": "no such file"}
-    except OSError as error:  # may be mended, so it must not be recorded as final
-        raise StudyError(f"image '{root / row['path']}' cannot be read: {error}") from error
+    if isinstance(data, ImageFailure):
+        return {**record, "status": data.status, "reason": data.reason}
     record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     header = read_header(data)
     if isinstance(header, ImageFailure):

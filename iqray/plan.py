@@ -26,7 +26,7 @@ def _describe(run: Run) -> Iterator[str]:
         + (f", x {len(study.seeds)} seeds = {num_cells:,}" if len(study.seeds) > 1 else "")
     )
     generated = [dataset for dataset in study.datasets if dataset.demo]
-    missing = [dataset for dataset in generated if not run.locate_images(dataset).is_dir()]
+    missing = [dataset for dataset in generated if not run.open_images(dataset).root.is_folder("")]
     if generated:
         yield f"demo images  {len(generated) - len(missing)} of {len(generated)} datasets there"
     if missing:
@@ -36,17 +36,17 @@ def _describe(run: Run) -> Iterator[str]:
 
 
 def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
-    num_images = sum(len(listing) for listing in run.listings.values())
+    num_images = sum(listing.num_rows for listing in run.listings.values())
     current = [
         dataset.name
         for dataset in run.study.datasets
         if is_manifest_current(
             run.storage,
             dataset.name,
-            make_manifest_key(run.locate_images(dataset), run.listings[dataset.name]),
+            make_manifest_key(run.open_images(dataset), run.listings[dataset.name]),
         )
     ]
-    num_known = sum(len(run.listings[name]) for name in current)
+    num_known = sum(run.listings[name].num_rows for name in current)
     yield f"manifest     {num_known:,} of {num_images:,} images there"
     unknown = f"trials       known when the subsets of {num_cells:,} cells are chosen"
     if len(current) < len(run.study.datasets) or list_missing_weights(run):

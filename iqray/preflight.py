@@ -5,13 +5,14 @@ What can be known from the study alone is checked by `iqray.study_file`, what ne
 """
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray.errors import StudyError
-from iqray.listing import ListedImage, list_images
+from iqray.image_root import ImageRoot
+from iqray.listing import list_images
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
@@ -19,10 +20,13 @@ from iqray.study import Dataset, Study
 from iqray.trials import select_usable
 
 
-def check_study(study: Study, storage: Storage) -> None:
+def check_study(study: Study, storage: Storage) -> dict[str, pa.Table]:
     """Check metrics, weights, output root and the folders of the study's own datasets.
 
     Demo images and demo weights are generated later and need no check.
+
+    Returns:
+        The listings made on the way, by dataset: listing millions of images takes minutes.
 
     Raises:
         StudyError: at the first mistake.
@@ -34,20 +38,31 @@ def check_study(study: Study, storage: Storage) -> None:
         for metric in study.metrics:
             find_weights(Path(study.weights.directory).expanduser(), metric)
     for dataset in study.datasets:
+        _check_test_split(dataset)
+    listings = {}
+    for dataset in study.datasets:
         if dataset.root is not None:
-            root = Path(dataset.root).expanduser().absolute()
-            check_dataset(study, dataset, list_images(dataset, root))
+            listings[dataset.name] = list_images(dataset, ImageRoot.parse(dataset.root))
+            check_dataset(study, dataset, listings[dataset.name])
+    return listings
 
 
-def check_dataset(study: Study, dataset: Dataset, listing: list[ListedImage]) -> None:
+def _check_test_split(dataset: Dataset) -> None:
+    if dataset.test is None:
+        raise StudyError(
+            f"dataset '{dataset.name}' has no test split (test: null), so that no model can be "
+            "tested; name one, or only score the dataset"
+        )
+
+
+def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
     """Check that every category can be tested, and that there are enough categories.
 
     Raises:
         StudyError: a category has no test image, or the subsets need more categories.
     """
-    train = Counter(image.category for image in listing if image.split == "train")
-    test = Counter(image.category for image in listing if image.split == "test")
-    untested = sorted(set(train) - set(test))
+    train, test = (_list_categories(listing, split) for split in ("train", "test"))
+    untested = sorted(train - test)
     if untested:
         shown = ", ".join(f"'{category}'" for category in untested[:5])
         more = f" and {len(untested) - 5} more" if len(untested) > 5 else ""
@@ -76,9 +91,11 @@ def check_usable(dataset: str, manifest: pa.Table) -> None:
         StudyError: a category has none.
     """
     usable = select_usable(manifest)
-    found = set(zip(usable["split"].to_pylist(), usable["category"].to_pylist(), strict=True))
-    listed = set(zip(manifest["split"].to_pylist(), manifest["category"].to_pylist(), strict=True))
-    lost = sorted(listed - found)
+    lost = sorted(
+        (split, category)
+        for split in ("train", "test")
+        for category in _list_categories(manifest, split) - _list_categories(usable, split)
+    )
     if lost:
         split, category = lost[0]
         raise StudyError(
@@ -86,6 +103,10 @@ def check_usable(dataset: str, manifest: pa.Table) -> None:
             f"({len(lost)} such categories); repair them, or remove the category. "
             f"manifest/{dataset}.parquet gives each file's reason"
         )
+
+
+def _list_categories(images: pa.Table, split: str) -> set[str]:
+    return set(images.filter(pc.equal(images["split"], split))["category"].unique().to_pylist())
 
 
 def _check_root(study: Study, storage: Storage) -> None:

@@ -1,6 +1,7 @@
 """A run: a study, where its artifacts lie, and the cluster that makes them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,8 @@ import pyarrow as pa
 
 from iqray.cluster import Cluster
 from iqray.errors import StudyError
-from iqray.listing import ListedImage, list_images
+from iqray.image_root import ImageRoot
+from iqray.listing import list_images
 from iqray.manifest import (
     get_manifest_path,
     is_manifest_current,
@@ -20,6 +22,7 @@ from iqray.manifest import (
 from iqray.metrics.weights import MetricWeights, find_weights
 from iqray.progress import StageLine
 from iqray.shards import Shard, split_into_shards
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
 from iqray.trials import TRAINING_VERSION
@@ -29,17 +32,23 @@ _SECONDS_PATH = "stage_seconds.json"
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage gets. Listings, manifests and weights are read once, when first needed."""
+    """What every stage gets. Listings, manifests and weights are read once, when first needed.
+
+    Attributes:
+        listed: listings that were made before the run, by dataset.
+    """
 
     study: Study
     storage: Storage
     cluster: Cluster
+    listed: Mapping[str, pa.Table] = field(default_factory=dict)
 
-    def locate_images(self, dataset: Dataset) -> Path:
-        """Folder of a dataset's images."""
+    def open_images(self, dataset: Dataset) -> ImageSource:
+        """A dataset's images, to be listed or read."""
         if dataset.root is not None:
-            return Path(dataset.root).expanduser().absolute()
-        return self.storage.get_local_path(f"data/{dataset.name}")
+            return ImageSource.of(dataset, ImageRoot.parse(dataset.root))
+        folder = self.storage.get_local_path(f"data/{dataset.name}")
+        return ImageSource.of(dataset, ImageRoot(str(folder)))
 
     def locate_weights(self) -> Path:
         """Folder of the metrics' weights."""
@@ -55,19 +64,21 @@ class Run:
         }
 
     @cached_property
-    def listings(self) -> dict[str, list[ListedImage]]:
-        """Image files by dataset."""
-        return {
-            dataset.name: list_images(dataset, self.locate_images(dataset))
-            for dataset in self.study.datasets
+    def listings(self) -> dict[str, pa.Table]:
+        """Tables of `listing.LISTING` by dataset."""
+        missing = [dataset for dataset in self.study.datasets if dataset.name not in self.listed]
+        made = {
+            dataset.name: list_images(dataset, self.open_images(dataset).root)
+            for dataset in missing
         }
+        return {**self.listed, **made}
 
     @cached_property
     def manifests(self) -> dict[str, pa.Table]:
         """Finished manifests by dataset."""
         for dataset in self.study.datasets:
             self.require(get_manifest_path(dataset.name), "manifest")
-            key = make_manifest_key(self.locate_images(dataset), self.listings[dataset.name])
+            key = make_manifest_key(self.open_images(dataset), self.listings[dataset.name])
             if not is_manifest_current(self.storage, dataset.name, key):
                 raise StudyError(
                     f"images of '{dataset.name}' have changed since its manifest was made; run "

@@ -22,21 +22,23 @@ _IMAGE_COLUMNS = [
     ("dataset", pa.string()),
     ("split", pa.string()),  # train or test
     ("category", pa.string()),
-    ("path", pa.string()),  # the user's own path, relative to the dataset's root, with '/'
+    ("path", pa.string()),  # the user's own path or key; `iqray.listing` states the rule
     ("image_id", pa.int64()),  # 63-bit hash of the path, unique in a dataset
 ]
 
 IMAGE_COLUMN_NAMES = tuple(name for name, _ in _IMAGE_COLUMNS)
 
-# One row per image file, unreadable ones included.
+# One row per image, unreadable ones included; training images first, in reading order.
 MANIFEST = pa.schema(
     [
         *_IMAGE_COLUMNS,
         ("num_bytes", pa.int64()),
-        ("sha256", pa.string()),  # of the file's bytes; empty when missing
+        ("sha256", pa.string()),  # of the encoded bytes; empty when missing
         ("width", pa.int32()),  # pixels, as stored (no EXIF rotation); null when unreadable
         ("height", pa.int32()),
         ("mode", pa.string()),  # Pillow's mode, such as RGB, L, CMYK, P
+        ("container", pa.string()),  # file that holds the image, relative to the root; else empty
+        ("position", pa.int64()),  # in the container: row (parquet), byte offset (webdataset)
         ("status", pa.string()),  # one of IMAGE_STATUSES, after decoding the file once
         ("reason", pa.string()),
     ]

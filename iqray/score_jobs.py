@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from iqray.identity import hash_content
 from iqray.metrics.weights import MetricWeights
+from iqray.sources import ImageSource
 
 # Raise when a score would differ for the same image and weights.
 SCORING_VERSION = 1
@@ -16,7 +16,7 @@ class ScoreJob:
     """One dataset to be scored with one metric."""
 
     dataset: str
-    root: Path
+    source: ImageSource
     metric: str
     weights: MetricWeights
     small_images: str  # reject or upscale

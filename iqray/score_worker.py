@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,10 +18,9 @@ from PIL import Image
 
 from iqray import schemas
 from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
-from iqray.decoding import Loaded, Row, decode_in_chunks, decode_row
-from iqray.errors import StudyError
+from iqray.decoding import Loaded, decode, decode_in_chunks, read_images
 from iqray.identity import hash_strings
-from iqray.images import DecodedImage, ImageFailure, check_unchanged
+from iqray.images import DecodedImage, ImageFailure
 from iqray.meters import ScoreMeters
 from iqray.metrics.registry import find_metric
 from iqray.pools import Written
@@ -94,41 +92,40 @@ class ScoreWorker:
             files: by a job's name, the file for its rows.
         """
         folder = f"{self._attempts}/{hash_strings(sorted(files.values()))[:16]}"
-        images = rows.to_pylist()
         jobs = [self._jobs[name] for name in files]
         with begin_attempt(self._storage, folder) as attempt:
             try:
                 if attempt.is_first:
-                    outcomes = self._score_in_batches(images, jobs)
+                    outcomes = self._score_in_batches(rows, jobs)
                 else:
-                    outcomes = self._score_step_by_step(images, jobs, attempt)
+                    outcomes = self._score_step_by_step(rows, jobs, attempt)
             finally:
                 self._watchdog.disarm()
             return [self._write(rows, job, outcomes[job.name], files[job.name]) for job in jobs]
 
     def _score_in_batches(
-        self, images: Sequence[Row], jobs: Sequence[ScoreJob]
+        self, rows: pa.Table, jobs: Sequence[ScoreJob]
     ) -> dict[str, list[Outcome]]:
         outcomes: dict[str, list[Outcome]] = {job.name: [] for job in jobs}
         self._watchdog.rearm()
-        chunks = decode_in_chunks(images, _ImageReader(jobs[0].root), self._num_threads)
         with _ending_with_the_process():
-            for _, loaded in chunks:
+            for loaded in decode_in_chunks(rows, jobs[0].source, self._num_threads):
                 for job in jobs:
                     outcomes[job.name].extend(self._score(loaded, job))
                 self._watchdog.rearm()
         return outcomes
 
     def _score_step_by_step(
-        self, images: Sequence[Row], jobs: Sequence[ScoreJob], attempt: Attempt
+        self, rows: pa.Table, jobs: Sequence[ScoreJob], attempt: Attempt
     ) -> dict[str, list[Outcome]]:
         """One image after another, every step noted: a process has died on the shard before."""
         logger.warning("a process has ended on a shard; try %d goes step by step", attempt.number)
         outcomes: dict[str, dict[int, Outcome]] = {job.name: {} for job in jobs}
-        read_bytes = _ImageReader(jobs[0].root)
+        images = list(read_images(rows, jobs[0].source))
         for index in attempt.order(len(images)):
+            self._watchdog.rearm()
             with _noting(attempt, Step(index, _DECODE)) as failure:
-                loaded = failure or decode_row(images[index], read_bytes)
+                loaded = failure or decode(images[index])
             for job in jobs:
                 with _noting(attempt, Step(index, job.metric)) as failure:
                     [outcomes[job.name][index]] = self._score([failure or loaded], job)
@@ -169,26 +166,6 @@ class ScoreWorker:
         self._storage.write_table(path, pa.table(columns, schema=schemas.SCORES))
         num_failed = sum(outcome.status != "ok" for outcome in outcomes)
         return Written(job.name, len(outcomes), num_failed)
-
-
-class _ImageReader:
-    """Reads image files of a dataset whose bytes are those of the manifest."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __call__(self, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
-        for row in rows:
-            path = self._root / row["path"]
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                yield ImageFailure("missing", "no such file")
-                continue
-            except OSError as error:  # may be mended, so it must not be recorded as final
-                raise StudyError(f"image '{path}' cannot be read: {error}") from error
-            check_unchanged(path, data, row["sha256"])
-            yield data
 
 
 @contextmanager

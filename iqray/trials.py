@@ -19,7 +19,7 @@ from iqray.recipes import Recipe
 from iqray.study import Study
 
 # Raise when the same trial would end with other numbers.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     study, storage = load_study(arguments)
-    check_study(study, storage)
+    listed = check_study(study, storage)
     requests = [request_scorers(study), [request_trainers(study)]]
     with Cluster(arguments.address, requests) as cluster:
-        run = Run(study, storage, cluster)
+        run = Run(study, storage, cluster, listed)
         if arguments.dry_run:
             print(describe_plan(run))
             return

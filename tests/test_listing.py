@@ -1,11 +1,20 @@
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from iqray.errors import StudyError
+from iqray.image_root import ImageRoot
 from iqray.listing import fingerprint_listing, list_images
 from iqray.study import Dataset
 from tests.conftest import MakeDataset
+
+COLUMNS = ("split", "category", "path")
+
+
+def list_folder(root: Path, **settings: Any) -> pa.Table:
+    return list_images(Dataset(name="d", root=str(root), **settings), ImageRoot(str(root)))
 
 
 def test_paths_and_categories_are_the_users_own(make_dataset: MakeDataset) -> None:
@@ -15,8 +24,8 @@ def test_paths_and_categories_are_the_users_own(make_dataset: MakeDataset) -> No
     (root / "train/Ant/0000.jpg").rename(nested / "0000.JPEG")
     (root / "train/Ant/notes.txt").write_text("no image")
     (root / "train/Ant/.hidden.jpg").write_bytes(b"")
-    listing = list_images(Dataset(name="d", root=str(root)), root)
-    assert [(image.split, image.category, image.path) for image in listing] == [
+    listing = list_folder(root)
+    assert list(zip(*(listing[name].to_pylist() for name in COLUMNS), strict=True)) == [
         ("train", "Ant", "train/Ant/2024/may/0000.JPEG"),
         ("train", "bee hive", "train/bee hive/0000.jpg"),
         ("test", "Ant", "val/Ant/0000.jpg"),
@@ -26,25 +35,22 @@ def test_paths_and_categories_are_the_users_own(make_dataset: MakeDataset) -> No
 
 def test_equal_base_names_keep_apart(make_dataset: MakeDataset) -> None:
     root = make_dataset()
-    listing = list_images(Dataset(name="d", root=str(root)), root)
-    assert len({image.image_id for image in listing}) == len(listing) == 4 * 5
+    listing = list_folder(root)
+    assert len(set(listing["image_id"].to_pylist())) == listing.num_rows == 4 * 5
 
 
 def test_fingerprint_changes_with_any_file(make_dataset: MakeDataset) -> None:
     root = make_dataset()
-    dataset = Dataset(name="d", root=str(root))
-    before = fingerprint_listing(list_images(dataset, root))
-    assert fingerprint_listing(list_images(dataset, root)) == before
+    before = fingerprint_listing(list_folder(root))
+    assert fingerprint_listing(list_folder(root)) == before
     (root / "val/cat/0001.jpg").write_bytes(b"another image")
-    assert fingerprint_listing(list_images(dataset, root)) != before
+    assert fingerprint_listing(list_folder(root)) != before
 
 
 def test_missing_and_empty_folders_are_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
     root = make_dataset()
-    missing = Dataset(name="d", root=str(root), test="nowhere")
     with pytest.raises(StudyError, match=r"'d' has no folder '.*nowhere'.*layout folders needs"):
-        list_images(missing, root)
+        list_folder(root, test="nowhere")
     (tmp_path / "images/train_empty").mkdir()
-    empty = Dataset(name="d", root=str(root), train="train_empty")
     with pytest.raises(StudyError, match="has no image in"):
-        list_images(empty, root)
+        list_folder(root, train="train_empty")

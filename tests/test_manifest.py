@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from iqray.image_root import ImageRoot
 from iqray.listing import list_images
 from iqray.manifest import (
     build_manifests,
@@ -11,6 +12,7 @@ from iqray.manifest import (
     read_manifest,
 )
 from iqray.pools import PoolSize, Written
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 from tests.conftest import MakeDataset
@@ -23,11 +25,13 @@ def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_
     (root / "train/ant/0001.jpg").write_bytes(good[:-300])
     (root / "train/ant/0002.jpg").write_bytes(b"")
     (root / "val/bee/0001.jpg").write_bytes(good)
-    listing = list_images(Dataset(name="d", root=str(root)), root)
+    dataset = Dataset(name="d", root=str(root))
+    source = ImageSource(ImageRoot(str(root)))
+    listing = list_images(dataset, source.root)
     storage = Storage(str(tmp_path / "out"))
     written: list[Written] = []
 
-    build_manifests(storage, [plan_manifest("d", root, listing)], PoolSize(1, 1), written.append)
+    build_manifests(storage, [plan_manifest("d", source, listing)], PoolSize(1, 1), written.append)
 
     rows = {row["path"]: row for row in read_manifest(storage, "d").to_pylist()}
     assert sum(part.num_rows for part in written) == len(rows) == 4 * 5
@@ -41,7 +45,7 @@ def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_
     assert rows["val/bee/0001.jpg"]["split"] == "test"
     assert sum(row["status"] == "ok" for row in rows.values()) == 18
 
-    assert is_manifest_current(storage, "d", make_manifest_key(root, listing))
+    assert is_manifest_current(storage, "d", make_manifest_key(source, listing))
     (root / "val/bee/0001.jpg").unlink()
-    changed = list_images(Dataset(name="d", root=str(root)), root)
-    assert not is_manifest_current(storage, "d", make_manifest_key(root, changed))
+    changed = list_images(dataset, source.root)
+    assert not is_manifest_current(storage, "d", make_manifest_key(source, changed))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from iqray.errors import StudyError
 from iqray.identity import make_image_id
+from iqray.image_root import ImageRoot
 from iqray.images import DecodedImage, decode_image
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
@@ -27,6 +28,7 @@ from iqray.scoring import (
     read_scores,
 )
 from iqray.shards import split_into_shards
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 from tests.conftest import make_pixels
 from tests.metric_weights import write_random_weights
@@ -81,6 +83,7 @@ class Bench:
                 "category": path.split("/")[1],
                 "path": path,
                 "image_id": make_image_id(path),
+                "container": "",
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
                 "width": 112,
                 "height": 96,
@@ -95,8 +98,9 @@ class Bench:
         metrics: Sequence[str] = METRICS,
         storage: Storage | None = None,
     ) -> list[ScorePlan]:
+        source = ImageSource(ImageRoot(str(self.images)))
         jobs = [
-            ScoreJob("d", self.images, metric, find_weights(self.weights, metric), small_images)
+            ScoreJob("d", source, metric, find_weights(self.weights, metric), small_images)
             for metric in metrics
         ]
         storage = storage or self.storage

@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.distance import pdist
 
+from iqray.image_root import ImageRoot
 from iqray.listing import list_images
 from iqray.recipes import RECIPES
 from iqray.schemas import MANIFEST
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
@@ -28,19 +30,21 @@ def make_trial(seed: int = 0, categories: tuple[str, ...] = ("ant", "cat", "dog"
 @pytest.fixture
 def runner(make_dataset: MakeDataset, tmp_path: Path) -> TrialRunner:
     root = make_dataset()
+    source = ImageSource(ImageRoot(str(root)))
     rows = [
         {
-            **dataclasses.asdict(image),
-            "image_id": image.image_id,
-            "sha256": hashlib.sha256((root / image.path).read_bytes()).hexdigest(),
+            **row,
+            "sha256": hashlib.sha256((root / row["path"]).read_bytes()).hexdigest(),
+            "width": 112,
+            "height": 96,
             "status": "ok",
         }
-        for image in list_images(Dataset(name="d", root=str(root)), root)
+        for row in list_images(Dataset(name="d", root=str(root)), source.root).to_pylist()
     ]
     return TrialRunner(
         storage=Storage(str(tmp_path / "out")),
         manifests={"d": pa.Table.from_pylist(rows, schema=MANIFEST)},
-        roots={"d": root},
+        sources={"d": source},
         save_models=True,
         cache=tmp_path / "cache",
     )
@@ -99,8 +103,9 @@ def test_a_trial_gives_the_same_numbers_after_another_one(runner: TrialRunner) -
 
 def test_a_changed_image_is_refused(runner: TrialRunner) -> None:
     trial = make_trial()
-    other = (runner.roots["d"] / "train/dog/0000.jpg").read_bytes()
-    (runner.roots["d"] / "train/cat/0000.jpg").write_bytes(other)
+    root = Path(runner.sources["d"].root.uri)
+    other = (root / "train/dog/0000.jpg").read_bytes()
+    (root / "train/cat/0000.jpg").write_bytes(other)
     assert runner.run(trial) == "failed"
     failure = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
     assert "train/cat/0000.jpg' has changed since its manifest was made" in failure["reason"]
@@ -114,7 +119,7 @@ def test_distances_are_taken_at_the_matched_count(runner: TrialRunner) -> None:
 
 def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRunner) -> None:
     trial = make_trial()
-    image = runner.roots["d"] / "val/cat/0000.jpg"
+    image = Path(runner.sources["d"].root.uri) / "val/cat/0000.jpg"
     data = image.read_bytes()
     image.unlink()
     assert runner.run(trial) == "failed"

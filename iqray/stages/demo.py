@@ -25,7 +25,7 @@ def _make_images(run: Run) -> None:
     with show_stage("demo images", len(demos), "datasets") as line:
         for dataset in demos:
             assert dataset.demo is not None
-            folder = run.locate_images(dataset)
+            folder = run.storage.get_local_path(f"data/{dataset.name}")
             was_there = folder.is_dir()
             generate_dataset(folder, dataset.demo)  # returns at once when it is there
             line.skip(1) if was_there else line(1)

@@ -62,7 +62,7 @@ def plan_study_scores(run: Run) -> list[ScorePlan]:
     jobs = [
         ScoreJob(
             dataset=dataset.name,
-            root=run.locate_images(dataset),
+            source=run.open_images(dataset),
             metric=metric,
             weights=run.weights[metric],
             small_images=run.study.scoring.small_images,

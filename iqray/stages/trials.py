@@ -63,7 +63,7 @@ def _make_runner(run: Run) -> TrialRunner:
     return TrialRunner(
         storage=run.storage,
         manifests=run.manifests,
-        roots={dataset.name: run.locate_images(dataset) for dataset in run.study.datasets},
+        sources={dataset.name: run.open_images(dataset) for dataset in run.study.datasets},
         save_models=run.study.training.save_models,
         num_threads=max(1, int(run.study.training.num_cpus)),
         device="cuda" if run.study.training.num_gpus else "cpu",
