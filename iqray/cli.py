@@ -33,6 +33,12 @@ def build_parser(description: str, default_study: Path) -> argparse.ArgumentPars
         metavar="FILE",
         help=f"study file (default: jobs/studies/{default_study.name})",
     )
+    add_common_arguments(parser)
+    return parser
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to write, and which Ray to join."""
     parser.add_argument(
         "--root", metavar="FOLDER_OR_URI", help="output root instead of the study's"
     )
@@ -41,20 +47,24 @@ def build_parser(description: str, default_study: Path) -> argparse.ArgumentPars
         metavar="ADDRESS",
         help="Ray cluster to join, such as auto (default: RAY_ADDRESS if set, else start Ray here)",
     )
-    return parser
 
 
 def load_study(arguments: argparse.Namespace) -> tuple[Study, Storage]:
-    """The study that the arguments name, and its output root as an absolute path or URI.
+    """The study that the arguments name, and its output root."""
+    study = read_study(arguments.study, root=arguments.root)
+    return study, Storage(find_root(study))
+
+
+def find_root(study: Study) -> str:
+    """A study's output root as an absolute path or URI.
 
     A relative root lies below the working folder; in a submitted job, whose working folder is a
     copy that Ray deletes, below the home folder of the machine that runs the driver.
     """
-    study = read_study(arguments.study, root=arguments.root)
     if "://" in study.root:
-        return study, Storage(study.root)
+        return study.root
     base = Path.home() if _JOB_VARIABLE in os.environ else Path.cwd()
-    return study, Storage(str(base / Path(study.root).expanduser()))
+    return str(base / Path(study.root).expanduser())
 
 
 def open_log(storage: Storage, name: str) -> Path:

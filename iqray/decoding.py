@@ -4,18 +4,20 @@ Reads rows of the manifest and encoded bytes; gives pixels in chunks. Reading an
 threads (Pillow and file reads release the GIL), one chunk ahead.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
-from iqray.images import DecodedImage, ImageFailure, decode_image
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
+from iqray.sources import ImageSource
 
 Row = dict[str, Any]
+Encoded = bytes | ImageFailure
 Loaded = DecodedImage | ImageFailure
-
-# Gives the encoded bytes of rows, in their order, or why there are none.
-ReadBytes = Callable[[Sequence[Row]], Iterable[bytes | ImageFailure]]
 
 # Images are held decoded until they have this many pixels together (32 Mpx are 0.1 GB of RGB);
 # two chunks are in memory, whatever the shard holds.
@@ -23,66 +25,64 @@ _CHUNK_PIXELS = 32_000_000
 
 
 def decode_in_chunks(
-    rows: Sequence[Row], read_bytes: ReadBytes, num_threads: int
-) -> Iterator[tuple[range, list[Loaded]]]:
-    """Decode images chunk by chunk.
+    rows: pa.Table, source: ImageSource, num_threads: int
+) -> Iterator[list[Loaded]]:
+    """Decode images chunk by chunk, in order.
 
     Args:
         rows: of the manifest. One that could not be decoded there is not tried again.
-        read_bytes: of the dataset.
+        source: of the dataset.
         num_threads: that decode.
 
-    Yields:
-        Positions in `rows`, and what was decoded, in order.
+    Raises:
+        StudyError: an image has changed since the manifest was made, or cannot be read.
     """
-    chunks = list(_plan_chunks(rows))
+    encoded = read_images(rows, source)
+    sizes = list(_plan_chunks(rows))
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(num_threads) as decoders:
 
-        def load(chunk: range) -> list[Loaded]:
-            return _load([rows[index] for index in chunk], read_bytes, decoders)
+        def load(size: int) -> list[Loaded]:
+            return list(decoders.map(decode, islice(encoded, size)))
 
-        waiting: Future[list[Loaded]] = reader.submit(load, chunks[0])
-        for chunk, following in pairwise([*chunks, None]):
-            assert chunk is not None
+        waiting: Future[list[Loaded]] = reader.submit(load, sizes[0])
+        for _, following in pairwise([*sizes, None]):
             loaded = waiting.result()
             if following is not None:
                 waiting = reader.submit(load, following)
-            yield chunk, loaded
+            yield loaded
 
 
-def decode_row(row: Row, read_bytes: ReadBytes) -> Loaded:
-    """Decode one image, or say why it cannot be."""
-    if row["status"] != "ok":
-        return ImageFailure(row["status"], row["reason"])
-    [data] = read_bytes([row])
-    return data if isinstance(data, ImageFailure) else decode_image(data)
+def read_images(rows: pa.Table, source: ImageSource) -> Iterator[Encoded]:
+    """Encoded bytes of images, or why they are known to have none that can be decoded, in order.
+
+    Raises:
+        StudyError: an image has changed since the manifest was made, or cannot be read.
+    """
+    data = source.read(rows.filter(pc.equal(rows["status"], "ok")))
+    for row in rows.to_pylist():
+        if row["status"] != "ok":
+            yield ImageFailure(row["status"], row["reason"])
+            continue
+        encoded = next(data)
+        if isinstance(encoded, bytes):
+            check_unchanged(source.describe(row), encoded, row["sha256"])
+        yield encoded
 
 
-def _plan_chunks(rows: Sequence[Row]) -> Iterator[range]:
-    """Cut positions where the pixels known from the manifest fill a chunk."""
-    start = num_pixels = 0
-    for index, row in enumerate(rows):
-        num_pixels += (row["width"] or 0) * (row["height"] or 0)
+def decode(encoded: Encoded) -> Loaded:
+    """Decode an image, or pass on why that is not possible."""
+    return encoded if isinstance(encoded, ImageFailure) else decode_image(encoded)
+
+
+def _plan_chunks(rows: pa.Table) -> Iterator[int]:
+    """Numbers of images after which the pixels known from the manifest fill a chunk."""
+    sizes: Sequence[int] = pc.fill_null(pc.multiply(rows["width"], rows["height"]), 0).to_pylist()
+    num_images = num_pixels = 0
+    for size in sizes:
+        num_images += 1
+        num_pixels += size
         if num_pixels >= _CHUNK_PIXELS:
-            yield range(start, index + 1)
-            start, num_pixels = index + 1, 0
-    if start < len(rows):
-        yield range(start, len(rows))
-
-
-def _load(rows: list[Row], read_bytes: ReadBytes, decoders: ThreadPoolExecutor) -> list[Loaded]:
-    readable = [row for row in rows if row["status"] == "ok"]
-    decoded = (
-        decoders.submit(_decode, data) for data in (read_bytes(readable) if readable else ())
-    )
-    results = iter(list(decoded))
-    return [
-        next(results).result()
-        if row["status"] == "ok"
-        else ImageFailure(row["status"], row["reason"])
-        for row in rows
-    ]
-
-
-def _decode(data: bytes | ImageFailure) -> Loaded:
-    return data if isinstance(data, ImageFailure) else decode_image(data)
+            yield num_images
+            num_images = num_pixels = 0
+    if num_images:
+        yield num_images

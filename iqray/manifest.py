@@ -150,9 +150,7 @@ class ImageInspector:
         attempts: folder under the output root for notes on shards that have been begun.
     """
 
-    def __init__(
-        self, storage: Storage, sources: Mapping[str, ImageSource], attempts: str
-    ) -> None:
+    def __init__(self, storage: Storage, sources: Mapping[str, ImageSource], attempts: str) -> None:
         self._storage = storage
         self._sources = sources
         self._attempts = attempts

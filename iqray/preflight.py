@@ -21,12 +21,30 @@ from iqray.trials import select_usable
 
 
 def check_study(study: Study, storage: Storage) -> dict[str, pa.Table]:
-    """Check metrics, weights, output root and the folders of the study's own datasets.
+    """Check what `check_scoring` does, and that models can be trained and tested on the images.
+
+    Returns:
+        The listings made on the way, by dataset: listing millions of images takes minutes.
+
+    Raises:
+        StudyError: at the first mistake.
+    """
+    for dataset in study.datasets:
+        _check_test_split(dataset)
+    listings = check_scoring(study, storage)
+    for dataset in study.datasets:
+        if dataset.name in listings:
+            check_dataset(study, dataset, listings[dataset.name])
+    return listings
+
+
+def check_scoring(study: Study, storage: Storage) -> dict[str, pa.Table]:
+    """Check metrics, weights, output root and the images of the study's own datasets.
 
     Demo images and demo weights are generated later and need no check.
 
     Returns:
-        The listings made on the way, by dataset: listing millions of images takes minutes.
+        The listings made on the way, by dataset.
 
     Raises:
         StudyError: at the first mistake.
@@ -37,14 +55,11 @@ def check_study(study: Study, storage: Storage) -> dict[str, pa.Table]:
     if study.weights.directory is not None:
         for metric in study.metrics:
             find_weights(Path(study.weights.directory).expanduser(), metric)
-    for dataset in study.datasets:
-        _check_test_split(dataset)
-    listings = {}
-    for dataset in study.datasets:
-        if dataset.root is not None:
-            listings[dataset.name] = list_images(dataset, ImageRoot.parse(dataset.root))
-            check_dataset(study, dataset, listings[dataset.name])
-    return listings
+    return {
+        dataset.name: list_images(dataset, ImageRoot.parse(dataset.root))
+        for dataset in study.datasets
+        if dataset.root is not None
+    }
 
 
 def _check_test_split(dataset: Dataset) -> None:

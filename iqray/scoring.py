@@ -153,6 +153,21 @@ def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
     return storage.read_tables([f"{directory}/{name}" for name in names])
 
 
+def summarise_scores(storage: Storage, plans: Sequence[ScorePlan]) -> str:
+    """How many images of each finished job have a score, a line each."""
+    lines = [f"{'dataset':<16} {'metric':<12} {'images':>10} {'scored':>10}  not scored"]
+    for plan in plans:
+        record = storage.read_json(f"{plan.job.directory}/_complete.json")
+        failed = {name: count for name, count in record["status"].items() if name != "ok"}
+        reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(failed.items()))
+        num_scored = record["status"].get("ok", 0)
+        lines.append(
+            f"{plan.job.dataset:<16} {plan.job.metric:<12} {record['num_images']:>10,} "
+            f"{num_scored:>10,}  {reasons or 'none'}"
+        )
+    return "\n".join(lines)
+
+
 def check_failures(rows: pa.Table, plan: ScorePlan, max_failed_share: float) -> None:
     """Check that few enough of a job's images have failed.
 

@@ -1,0 +1,107 @@
+"""Score the images of a study with its metrics, and nothing else. Does only what is missing.
+
+    uv run jobs/score.py --study my_study.yaml
+    uv run jobs/score.py --images photos --metrics brisque niqe --weights weights
+    ray job submit --working-dir . -- python jobs/score.py --study my_study.yaml
+
+Leaves a row per image and metric, failures included, in <root>/scores/<dataset>/<metric>/, to be
+read with `pandas.read_parquet("<root>/scores")`, and a row per image in <root>/manifest/. Without
+--study, --images is a folder (or URI) of images, in folders by category where there are any; the
+output root is outputs/<name of the folder>. Interrupt or kill it at any point; the same command
+continues. BRISQUE and NIQE take about 6 ms an image of 500 x 375 px on one core, all six metrics
+of the paper about 2 s.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from iqray.cli import add_common_arguments, find_root, open_log, run_job
+from iqray.cluster import Cluster
+from iqray.errors import StudyError
+from iqray.preflight import check_scoring
+from iqray.run import Run
+from iqray.scoring import summarise_scores
+from iqray.stages import STAGES
+from iqray.stages.scores import plan_study_scores, request_scorers
+from iqray.storage import Storage
+from iqray.study import PAPER_METRICS, Study
+from iqray.study_file import parse_study, read_study
+
+STAGES_OF_SCORING = ("demo", "manifest", "scores")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the manifest and the scores, and say how many images have one."""
+    arguments = build_parser().parse_args(argv)
+    study, storage = load_study(arguments)
+    listed = check_scoring(study, storage)
+    with Cluster(arguments.address, [request_scorers(study)]) as cluster:
+        run = Run(study, storage, cluster, listed)
+        log = open_log(storage, "score")
+        print(f"study '{study.name}' below {storage.root}; log in {log}")
+        for name in STAGES_OF_SCORING:
+            STAGES[name](run)
+        print(f"\n{summarise_scores(storage, plan_study_scores(run))}")
+        print(f"\nscores: {storage.describe('scores')}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of this job's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", type=Path, metavar="FILE", help="study file")
+    add_common_arguments(parser)
+    group = parser.add_argument_group("without a study file")
+    group.add_argument("--images", metavar="FOLDER_OR_URI", help="images to score")
+    group.add_argument(
+        "--layout",
+        default="folders",
+        choices=["folders", "parquet", "webdataset"],
+        help="of the images (default: %(default)s)",
+    )
+    group.add_argument(
+        "--metrics",
+        nargs="+",
+        default=list(PAPER_METRICS),
+        metavar="NAME",
+        help="no-reference metrics of pyiqa (default: the paper's six)",
+    )
+    group.add_argument("--weights", metavar="FOLDER_OR_URI", help="folder of pyiqa's weight files")
+    return parser
+
+
+def load_study(arguments: argparse.Namespace) -> tuple[Study, Storage]:
+    """The study that the arguments name or describe, and its output root."""
+    if (arguments.study is None) == (arguments.images is None):
+        raise StudyError("give either --study (a study file) or --images (a folder of images)")
+    if arguments.study is not None:
+        study = read_study(arguments.study, root=arguments.root)
+    else:
+        study = parse_study(_describe_study(arguments), source="--images")
+    return study, Storage(find_root(study))
+
+
+def _describe_study(arguments: argparse.Namespace) -> dict[str, object]:
+    name = arguments.images.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    return {
+        "name": name,
+        "root": arguments.root or f"outputs/{name}",
+        "datasets": [
+            {
+                "name": name,
+                "root": arguments.images,
+                "layout": arguments.layout,
+                "train": ".",
+                "test": None,
+            }
+        ],
+        "metrics": arguments.metrics,
+        "recipe": "fast",  # nothing is trained
+        "weights": {"directory": arguments.weights},
+    }
+
+
+if __name__ == "__main__":
+    run_job(main)
