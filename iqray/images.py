@@ -186,7 +186,7 @@ def _describe_conversion(image: Image.Image) -> str:
     notes = []
     if image.mode != "RGB":
         notes.append(f"converted from {image.mode}")
-    if any(";16" in str(tile) for tile in image.tile):
+    if any(";16" in str(tile) for tile in getattr(image, "tile", ())):
         notes.append("upper 8 of 16 bits")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         notes.append("transparency ignored")
