@@ -15,7 +15,7 @@ from iqray.image_root import ImageRoot
 from iqray.listing import fingerprint_listing, list_images
 from iqray.manifest import build_manifests, plan_manifest, read_manifest
 from iqray.packing import open_pack, pack_images
-from iqray.shards import PoolSize
+from iqray.pools import PoolSize
 from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
@@ -94,7 +94,7 @@ def test_manifest_and_packs_are_those_of_the_images(dataset: Dataset, tmp_path: 
     storage = Storage(str(tmp_path / "out"))
     source = ImageSource.of(dataset, ImageRoot.parse(str(dataset.root)))
     plan = plan_manifest("d", source, list_dataset(dataset))
-    build_manifests(storage, [plan], PoolSize(1), lambda _: None)
+    build_manifests(storage, [plan], PoolSize(1, 1), lambda _: None)
     manifest = read_manifest(storage, "d")
     assert manifest["status"].to_pylist() == ["ok"] * len(IMAGES)
     sums = [hashlib.sha256(data).hexdigest() for data in IMAGES.values()]
