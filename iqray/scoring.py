@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
+from iqray.metrics.registry import find_metric
 from iqray.pools import Pool, PoolSize
 from iqray.score_jobs import ScoreJob
 from iqray.score_worker import ScoreWorker
@@ -151,6 +152,28 @@ def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
     directory = f"scores/{dataset}/{metric}"
     names = storage.read_json(f"{directory}/_complete.json")["files"]
     return storage.read_tables([f"{directory}/{name}" for name in names])
+
+
+def predict_failures(rows: pa.Table, job: ScoreJob) -> pa.Table:
+    """Category, status and reason that images will have at least, from their manifest.
+
+    Args:
+        rows: of the manifest.
+        job: to score them.
+    """
+    smallest = find_metric(job.metric).min_side_px
+    is_small = pc.less(pc.min_element_wise(rows["width"], rows["height"]), smallest)
+    if job.small_images == "upscale":
+        is_small = pa.scalar(False)
+    fails = pc.fill_null(pc.and_(is_small, pc.equal(rows["status"], "ok")), False)
+    reason = f"{job.metric} needs {smallest} px"
+    return pa.table(
+        {
+            "category": rows["category"],
+            "status": pc.if_else(fails, "too_small", rows["status"]),
+            "reason": pc.if_else(fails, reason, rows["reason"]),
+        }
+    )
 
 
 def summarise_scores(storage: Storage, plans: Sequence[ScorePlan]) -> str:

@@ -25,6 +25,7 @@ from iqray.scoring import (
     build_score_pool,
     complete_scores,
     plan_scores,
+    predict_failures,
     read_scores,
 )
 from iqray.shards import split_into_shards
@@ -231,6 +232,18 @@ def test_rows_of_another_setting_do_not_stay(scored: Bench, tmp_path: Path) -> N
     [plan] = scored.plan(metrics=["niqe"], storage=copy)
     complete_scores(copy, plan, max_failed_share=1.0)
     assert copy.list_names("scores/d/niqe") == {*plan.names, "_complete.json"}
+
+
+def test_failures_that_the_manifest_tells_are_known_before_scoring(bench: Bench) -> None:
+    sizes = {"width": [95, 300, 40, None], "height": [300, 96, 40, None]}
+    statuses = {"status": ["ok", "ok", "truncated", "missing"], "reason": ["", "", "cut", "gone"]}
+    rows = pa.table({"category": ["a", "b", "c", "d"], **sizes, **statuses})
+    [niqe] = bench.plan(metrics=["niqe"])
+    predicted = predict_failures(rows, niqe.job)
+    assert predicted["status"].to_pylist() == ["too_small", "ok", "truncated", "missing"]
+    assert predicted["reason"].to_pylist() == ["niqe needs 96 px", "", "cut", "gone"]
+    [enlarged] = bench.plan(metrics=["niqe"], small_images="upscale")
+    assert predict_failures(rows, enlarged.job)["status"].to_pylist()[0] == "ok"
 
 
 def test_too_many_failures_stop_the_study(scored: Bench, tmp_path: Path) -> None:

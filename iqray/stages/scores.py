@@ -16,6 +16,7 @@ from iqray.scoring import (
     check_failures,
     complete_scores,
     plan_scores,
+    predict_failures,
     read_outcomes,
 )
 from iqray.storage import Storage
@@ -104,10 +105,10 @@ class FailureLimit:
 
 
 def _check_manifest(run: Run, plans: Sequence[ScorePlan]) -> None:
-    """Stop before any work where too many images cannot even be read."""
+    """Stop before any work where the manifest tells that too many images will have no score."""
     for plan in plans:
         _, rows = select_train(run.manifests[plan.job.dataset])
-        check_failures(rows, plan, run.study.scoring.max_failed_share)
+        check_failures(predict_failures(rows, plan.job), plan, run.study.scoring.max_failed_share)
 
 
 def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Pool]:
