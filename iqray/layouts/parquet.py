@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iqray.errors import StudyError
+from iqray.identity import find_repeats
 from iqray.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.images import ImageFailure
-from iqray.layouts.base import FOUND, SEPARATOR, describe_file, find_repeats
+from iqray.layouts.base import FOUND, SEPARATOR, describe_file
 from iqray.study import Dataset
 
 _NUM_OPEN_FILES = 8
