@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.identity import find_repeats
-from iqray.trials import select_usable
 
 # Raise when the same manifests would give another table.
 DUPLICATES_VERSION = 1
@@ -47,9 +47,10 @@ class DuplicateCounts:
 
 def find_duplicates(manifests: Iterable[pa.Table]) -> pa.Table:
     """List the readable images that have an equal one (equal SHA-256): `schemas.DUPLICATES`."""
-    images = pa.concat_tables(select_usable(table).select(_COLUMNS) for table in manifests)
-    repeated = images.filter(pa.array(find_repeats(images["sha256"])))
-    frame = repeated.to_pandas()
+    images = pa.concat_tables(table.select([*_COLUMNS, "status"]) for table in manifests)
+    readable = pc.equal(images["status"], "ok")
+    sums = pc.if_else(readable, images["sha256"], pa.scalar(None, pa.string()))
+    frame = images.filter(pa.array(find_repeats(sums))).to_pandas()
     frame["group"] = frame.groupby("sha256", sort=False).ngroup() + 1
     frame = frame.sort_values("group", kind="stable")
     frame["kind"] = _name_kinds(frame)
