@@ -43,6 +43,7 @@ def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_
     assert rows["val/bee/0001.jpg"]["split"] == "test"
     assert sum(row["status"] == "ok" for row in rows.values()) == 18
 
+    assert rows["train/bee/0000.jpg"]["container"] == ""
     assert is_manifest_current(storage, "d", make_manifest_key(source, listing))
     (root / "val/bee/0001.jpg").unlink()
     changed = list_images(dataset, source.root)
