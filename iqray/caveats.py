@@ -35,6 +35,7 @@ def list_caveats(
     recipe: str,
     *,
     is_preview: bool,
+    num_leaked: int = 0,
 ) -> list[Caveat]:
     """Collect what weakens a study, the gravest first.
 
@@ -45,11 +46,13 @@ def list_caveats(
         weights: by metric: where its weights come from.
         recipe: its name.
         is_preview: the recipe's own word that its results are no findings.
+        num_leaked: test images that are also training images of their dataset.
     """
     return [
         *_find_demo_weights(weights),
         *_find_preview(recipe, is_preview),
         *_find_lost_cells(cells),
+        *_find_leaks(num_leaked),
         *_find_unscored_images(score_counts),
         *_find_chance_level(cells),
         *_find_certain_top5(cells),
@@ -95,6 +98,16 @@ def _find_lost_cells(cells: pd.DataFrame) -> Iterator[Caveat]:
             "Cells without a result",
             f"{len(lost)} of {len(cells)} ({parts}), named below. They leave {num_combinations} "
             "combinations out of the ranks.",
+        )
+
+
+def _find_leaks(num_leaked: int) -> Iterator[Caveat]:
+    if num_leaked:
+        subject = "1 test image is" if num_leaked == 1 else f"{num_leaked:,} test images are"
+        yield Caveat(
+            "Test images in training",
+            f"{subject} byte for byte also in the training split of the same dataset. Accuracies "
+            "of the trials that hold them are too high; manifest/duplicates.csv names them.",
         )
 
 

@@ -4,6 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+import numpy as np
+import pyarrow as pa
+
 
 def hash_content(value: object) -> str:
     """SHA-256 (hex) of a value made of JSON types; mappings are taken in sorted order."""
@@ -19,6 +22,17 @@ def hash_strings(values: Iterable[str]) -> str:
         digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)
     return digest.hexdigest()
+
+
+def find_repeats(values: pa.ChunkedArray) -> np.ndarray:
+    """Which values occur more than once: (len(values),) bool; nulls do not count."""
+    encoded = values.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    indices = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
+    counts = np.bincount(indices, minlength=len(encoded.dictionary) + 1)
+    counts[-1] = 0
+    return counts[indices] > 1
 
 
 def make_image_id(path: str) -> int:

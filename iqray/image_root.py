@@ -154,8 +154,9 @@ def _open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         filesystem, base = pafs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException) as error:
         shown = ImageRoot(uri).describe()
+        reason = str(error).replace(uri, shown)  # a URI may hold credentials
         raise StudyError(
-            f"root '{shown}' cannot be opened ({error}); give a folder, or a URI such as "
+            f"root '{shown}' cannot be opened ({reason}); give a folder, or a URI such as "
             "s3://bucket/folder, gs://bucket/folder or file:///folder"
         ) from error
     return filesystem, base.rstrip("/") or "/"

@@ -139,7 +139,7 @@ def decode_image(data: bytes) -> DecodedImage | ImageFailure:
 
 def _open(data: bytes) -> Image.Image | ImageFailure:
     if not data:
-        return ImageFailure("decode_error", "the file is empty")
+        return ImageFailure("decode_error", "there are no bytes")
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 Mpx on; our own limit is checked before decoding.

@@ -50,6 +50,7 @@ class ReportInputs:
         notes: sentences about how this study was run that a reader must know.
         stage_s: seconds by stage.
         versions: of the software that changes numbers, by name.
+        num_leaked: test images that are also training images of their dataset.
         mds_examples: trials whose category centroids are shown.
     """
 
@@ -66,6 +67,7 @@ class ReportInputs:
     notes: Sequence[str]
     stage_s: Mapping[str, float]
     versions: Mapping[str, str]
+    num_leaked: int = 0
     mds_examples: Sequence[MdsExample] = ()
 
 
@@ -110,6 +112,7 @@ def build_report(inputs: ReportInputs, figures: Sequence[ReportFigure] | None = 
             inputs.weights,
             inputs.recipe,
             is_preview=inputs.is_preview,
+            num_leaked=inputs.num_leaked,
         ),
         notes=inputs.notes,
         demo_weights=DEMO_WEIGHTS,

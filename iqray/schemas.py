@@ -44,6 +44,21 @@ MANIFEST = pa.schema(
     ]
 )
 
+# One row per readable image whose bytes another image of the study has.
+DUPLICATES = pa.schema(
+    [
+        ("group", pa.int64()),  # equal for equal bytes, from 1
+        ("dataset", pa.string()),
+        ("split", pa.string()),
+        ("category", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        # Where equal images lie, joined by ', ': across splits (of the image's dataset: a test
+        # image is in training), across datasets, across categories (of the dataset), within split
+        ("kind", pa.string()),
+    ]
+)
+
 # One row per (training image, metric), failures included.
 SCORES = pa.schema(
     [

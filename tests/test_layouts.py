@@ -113,6 +113,31 @@ def test_manifest_and_packs_are_those_of_the_images(dataset: Dataset, tmp_path: 
     assert digest.hexdigest() == pack_plainly()
 
 
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_bad_images_are_rows_with_a_reason(layout: str, tmp_path: Path) -> None:
+    images = dict(IMAGES)
+    images["train/ant/part0/0.jpeg"] = images["train/ant/part0/0.jpeg"][:-300]
+    images["train/bee/part0/2.jpeg"] = b"no image"
+    images["val/bee/part0/0.jpeg"] = b""
+    WRITERS[layout](tmp_path / "in", images)
+    dataset = Dataset(name="d", root=f"{tmp_path}/in", layout=layout, **LAYOUTS[layout])
+    source = ImageSource.of(dataset, ImageRoot(str(dataset.root)))
+    storage = Storage(str(tmp_path / "out"))
+    plan = plan_manifest("d", source, list_dataset(dataset))
+    build_manifests(storage, [plan], PoolSize(1), lambda _: None)
+    rows = read_manifest(storage, "d").to_pylist()
+    found = {(row["split"], row["category"], row["reason"]) for row in rows if row["reason"]}
+    assert len(rows) == len(images)
+    assert {(split, category) for split, category, _ in found} == {
+        ("train", "ant"),
+        ("train", "bee"),
+        ("test", "bee"),
+    }
+    assert ("train", "bee", "not an image of a known format") in found
+    assert ("test", "bee", "there are no bytes") in found
+
+
 def pack_plainly() -> str:
     """Digest of the packed training images, decoded and resized by Pillow here."""
     digest = hashlib.sha256()

@@ -40,11 +40,12 @@ def test_every_file_has_a_row_with_what_is_in_it(make_dataset: MakeDataset, tmp_
     assert rows["train/bee/0000.jpg"]["status"] == "ok"
     assert (rows["train/bee/0000.jpg"]["width"], rows["train/bee/0000.jpg"]["height"]) == (112, 96)
     assert rows["train/ant/0001.jpg"]["status"] == "truncated"
-    assert rows["train/ant/0002.jpg"]["reason"] == "the file is empty"
+    assert rows["train/ant/0002.jpg"]["reason"] == "there are no bytes"
     assert rows["val/bee/0001.jpg"]["sha256"] == rows["train/ant/0000.jpg"]["sha256"]
     assert rows["val/bee/0001.jpg"]["split"] == "test"
     assert sum(row["status"] == "ok" for row in rows.values()) == 18
 
+    assert rows["train/bee/0000.jpg"]["container"] == ""
     assert is_manifest_current(storage, "d", make_manifest_key(source, listing))
     (root / "val/bee/0001.jpg").unlink()
     changed = list_images(dataset, source.root)

@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from iqray.errors import StudyError
@@ -9,9 +10,10 @@ from iqray.preflight import check_study
 from iqray.storage import Storage
 from iqray.study_file import parse_study
 from tests.conftest import MakeDataset
+from tests.layout_files import LAYOUTS, WRITERS, encode_images
 
 
-def check(images: Path, weights: Path, output: Path, **changes: Any) -> None:
+def check(images: Path, weights: Path, output: Path, **changes: Any) -> dict[str, pa.Table]:
     content = {
         "name": "s",
         "root": str(output),
@@ -23,7 +25,7 @@ def check(images: Path, weights: Path, output: Path, **changes: Any) -> None:
         **changes,
     }
     study = parse_study(content)
-    check_study(study, Storage(study.root))
+    return check_study(study, Storage(study.root))
 
 
 @pytest.fixture
@@ -61,6 +63,23 @@ def test_category_without_test_images(
     shutil.rmtree(root / "val" / "bee")
     with pytest.raises(StudyError, match="no images in 'val' for 'bee'; every category"):
         check(root, weights, tmp_path / "out")
+
+
+def test_a_study_needs_test_images(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    datasets = [{"name": "d", "root": str(make_dataset()), "test": None}]
+    with pytest.raises(StudyError, match=r"'d' has no test split.*name one, or only score"):
+        check(tmp_path, weights, tmp_path / "out", datasets=datasets)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_listings_of_the_check_are_handed_on(layout: str, weights: Path, tmp_path: Path) -> None:
+    WRITERS[layout](tmp_path / "in", encode_images(("ant", "bee", "cat", "dog")))
+    root = str(tmp_path / "in")
+    datasets = [{"name": "d", "root": root, "layout": layout, **LAYOUTS[layout]}]
+    listings = check(tmp_path, weights, tmp_path / "out", datasets=datasets)
+    assert listings["d"].num_rows == 4 * 5
 
 
 @pytest.mark.parametrize(

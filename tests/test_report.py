@@ -200,6 +200,7 @@ def test_shared_trials_are_counted():
     [
         ({"seeds": (0,)}, "Single seed:"),
         ({"is_preview": True, "recipe": "demo"}, "the recipe 'demo' trains briefly"),
+        ({"num_leaked": 3}, "3 test images are byte for byte also in the training split"),
         (
             {
                 "score_counts": pd.DataFrame(

@@ -66,12 +66,41 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
             {"datasets": [{"name": "d", "root": "x", "train": "a", "test": "a"}]},
             r"train and test both 'a'",
         ),
+        (
+            {"datasets": [{"name": "d", "root": "x", "key_column": "id"}]},
+            r"'d' has key_column, which only layout parquet reads; its layout is folders: remove",
+        ),
+        (
+            {"datasets": [{"name": "d", "root": "x", "layout": "parquet", "category_field": "y"}]},
+            r"category_field, which only layout webdataset reads",
+        ),
+        (
+            {"datasets": [{"name": "d", "demo": "a", "layout": "webdataset"}]},
+            r"'d' is a demo, whose layout is folders",
+        ),
+        (
+            {"datasets": [{"name": "d", "root": "x", "train": "a/", "test": "./a"}]},
+            r"train and test both 'a/'",
+        ),
+        ({"datasets": [{"name": "duplicates", "root": "x"}]}, r"'duplicates' is taken"),
         ({"name": "../up"}, r"name is '../up'"),
     ],
 )
 def test_mistakes_name_value_rule_and_way_out(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         parse_study(make_content(**changes))
+
+
+def test_columns_have_names_where_they_are_read_and_survive_a_round_trip() -> None:
+    datasets = [
+        {"name": "p", "root": "x", "layout": "parquet", "image_column": "img", "test": None},
+        {"name": "f", "root": "s3://bucket/x?region=eu-west-1"},
+    ]
+    study = parse_study(make_content(datasets=datasets))
+    columns = [(own.image_column, own.category_column) for own in study.datasets]
+    assert columns == [("img", "label"), (None, None)]
+    assert study.datasets[0].test is None
+    assert parse_study(study.model_dump(mode="json")) == study
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from iqray.image_root import FoundFile
@@ -52,17 +51,6 @@ def describe_file(file: FoundFile, count: int) -> dict[str, pa.Array]:
         "file_bytes": pa.repeat(pa.scalar(file.num_bytes, pa.int64()), count),
         "container": pa.repeat(pa.scalar(file.path, pa.string()), count),
     }
-
-
-def find_repeats(values: pa.ChunkedArray) -> np.ndarray:
-    """Which values occur more than once: (len(values),) bool; nulls do not count."""
-    encoded = values.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    indices = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
-    counts = np.bincount(indices, minlength=len(encoded.dictionary) + 1)
-    counts[-1] = 0
-    return counts[indices] > 1
 
 
 def describe_layout(dataset: Dataset) -> str:

@@ -15,15 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iqray.errors import StudyError
+from iqray.identity import find_repeats
 from iqray.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.images import ImageFailure
-from iqray.layouts.base import FOUND, SEPARATOR, describe_file, find_repeats
+from iqray.layouts.base import FOUND, SEPARATOR, describe_file
 from iqray.study import Dataset
 
 _NUM_OPEN_FILES = 8
 
-# Rows decoded at once: bounds memory whatever the size of a row group.
+# Rows and bytes read at once: bounds memory whatever the size of a row group. A page is read whole.
 _BATCH_ROWS = 64
+_BUFFER_BYTES = 8 * 2**20
 
 
 def list_split(dataset: Dataset, root: ImageRoot, pattern: str) -> pa.Table:
@@ -121,7 +123,8 @@ class ParquetReader:
 
     def _open_file(self, name: str) -> tuple[pq.ParquetFile, np.ndarray]:
         """A file with the first row of each row group, and its number of rows at the end."""
-        file = pq.ParquetFile(self._root.open_file(name))
+        handle = self._root.open_file(name)
+        file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         metadata = file.metadata
         counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
         return file, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
+from iqray.identity import find_repeats
 from iqray.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.images import IMAGE_SUFFIXES
-from iqray.layouts.base import FOUND, SEPARATOR, describe_file, find_repeats
+from iqray.layouts.base import FOUND, SEPARATOR, describe_file
 from iqray.study import Dataset
 
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

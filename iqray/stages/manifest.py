@@ -1,16 +1,29 @@
-"""Stage `manifest`: list and inspect every image of every dataset."""
+"""Stage `manifest`: list and inspect every image of every dataset, and report equal ones."""
 
+import pyarrow as pa
+import pyarrow.csv
+
+from iqray.duplicates import (
+    DUPLICATES_VERSION,
+    count_duplicates,
+    describe_duplicates,
+    find_duplicates,
+)
+from iqray.identity import hash_content
 from iqray.manifest import (
     build_manifests,
+    get_manifest_path,
     is_manifest_current,
     make_manifest_key,
     plan_manifest,
 )
 from iqray.pools import PoolSize
 from iqray.preflight import check_dataset, check_usable
-from iqray.progress import show_stage
+from iqray.progress import show_line, show_stage
 from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run
+
+DUPLICATES_PATH = "manifest/duplicates.parquet"
 
 
 def make_manifests(run: Run) -> None:
@@ -36,3 +49,27 @@ def make_manifests(run: Run) -> None:
     for dataset in run.study.datasets:
         if dataset.test is not None:
             check_usable(dataset.name, run.manifests[dataset.name])
+    text = describe_duplicates(count_duplicates(_make_duplicates(run)))
+    if text:
+        show_line("duplicates", text)
+
+
+def make_duplicates_key(run: Run) -> str:
+    """Key of the table of duplicates that the study's manifests give."""
+    names = [dataset.name for dataset in run.study.datasets]
+    keys = {name: run.storage.read_key(get_manifest_path(name)) for name in names}
+    return hash_content([DUPLICATES_VERSION, keys])
+
+
+def _make_duplicates(run: Run) -> pa.Table:
+    key = make_duplicates_key(run)
+    if run.storage.read_key(DUPLICATES_PATH) == key:
+        return run.storage.read_table(DUPLICATES_PATH)
+    table = find_duplicates(run.manifests.values())
+    text = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, text)
+    run.storage.write_bytes(
+        DUPLICATES_PATH.replace(".parquet", ".csv"), text.getvalue().to_pybytes()
+    )
+    run.storage.write_table(DUPLICATES_PATH, table, key=key)
+    return table

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 import iqray
 from iqray import schemas
+from iqray.duplicates import DuplicateCounts, count_duplicates, describe_duplicates
+from iqray.errors import StudyError
 from iqray.figures import MdsExample, render_png, render_svg
 from iqray.identity import hash_content
 from iqray.progress import show_stage
@@ -23,6 +25,7 @@ from iqray.report_figures import ReportFigure, build_figures
 from iqray.results import build_cells, count_images, count_scores, summarise
 from iqray.run import Run, get_versions
 from iqray.scoring import read_scores
+from iqray.stages.manifest import DUPLICATES_PATH, make_duplicates_key
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
 from iqray.stages.trials import plan_grid
 from iqray.trial_runner import read_embeddings, read_results
@@ -32,7 +35,7 @@ RANK_COUNTS_PATH = "results/rank_counts.parquet"
 REPORT_PATH = "report/index.html"
 
 # Raise when the same tables would give another page.
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 _NUM_MDS_CATEGORIES = 10  # of the paper's "sample categories"
 _SEED = 0
@@ -58,14 +61,16 @@ def make_results(run: Run) -> None:
 def make_report(run: Run) -> None:
     """Write the page and its figures from finished tables."""
     run.require(CELLS_PATH, "results")
+    duplicates = _read_duplicates(run)
     settings = run.study.model_dump(mode="json", exclude={"root"})
-    key = hash_content([run.storage.read_key(CELLS_PATH), settings, REPORT_VERSION])
+    tables = [run.storage.read_key(path) for path in (CELLS_PATH, DUPLICATES_PATH)]
+    key = hash_content([tables, settings, REPORT_VERSION])
     record_path = "report/record.json"
     with show_stage("report", 1, "page") as line:
         if run.storage.exists(record_path) and run.storage.read_json(record_path) == key:
             line.skip(1)
             return
-        inputs = _collect_inputs(run)
+        inputs = _collect_inputs(run, duplicates)
         figures = list(
             build_figures(
                 inputs.rank_counts,
@@ -111,7 +116,17 @@ def _write_figure(run: Run, figure: ReportFigure) -> None:
     run.storage.write_bytes(f"{path}.svg", render_svg(figure.figure))
 
 
-def _collect_inputs(run: Run) -> ReportInputs:
+def _read_duplicates(run: Run) -> DuplicateCounts:
+    run.require(DUPLICATES_PATH, "manifest")
+    if run.storage.read_key(DUPLICATES_PATH) != make_duplicates_key(run):
+        raise StudyError(
+            f"'{run.storage.describe(DUPLICATES_PATH)}' is of other images than the study's; run "
+            "--only manifest first, or all stages without --only"
+        )
+    return count_duplicates(run.storage.read_table(DUPLICATES_PATH))
+
+
+def _collect_inputs(run: Run, duplicates: DuplicateCounts) -> ReportInputs:
     study = run.study
     scores = pd.concat(
         read_scores(run.storage, dataset.name, metric)
@@ -133,7 +148,8 @@ def _collect_inputs(run: Run) -> ReportInputs:
         weights={metric: found.provenance for metric, found in run.weights.items()},
         recipe=study.recipe.name,
         is_preview=study.recipe.is_preview,
-        notes=list(_list_notes(run, manifests)),
+        notes=list(_list_notes(run, duplicates)),
+        num_leaked=duplicates.num_leaked,
         stage_s=run.read_seconds(),
         versions={
             **get_versions(),
@@ -145,7 +161,7 @@ def _collect_inputs(run: Run) -> ReportInputs:
     )
 
 
-def _list_notes(run: Run, manifests: pd.DataFrame) -> Iterator[str]:
+def _list_notes(run: Run, duplicates: DuplicateCounts) -> Iterator[str]:
     study = run.study
     for architecture in study.architectures:
         input_px = study.recipe.architectures[architecture].input_px
@@ -158,10 +174,9 @@ def _list_notes(run: Run, manifests: pd.DataFrame) -> Iterator[str]:
         yield "Images below a metric's smallest side were enlarged to it before scoring."
     if study.subsets.orientation == "raw":
         yield "High and low are by raw score, also for metrics where lower is better."
-    sha256s = manifests.loc[manifests["sha256"] != "", "sha256"]
-    num_repeated = len(sha256s) - sha256s.nunique()
-    if num_repeated:
-        yield f"{num_repeated:,} image files repeat the bytes of another image of the study."
+    repeats = describe_duplicates(duplicates)
+    if repeats:
+        yield f"{repeats}. All are listed in {DUPLICATES_PATH} and .csv."
 
 
 def _make_mds_examples(run: Run, cells: pd.DataFrame) -> Iterator[MdsExample]:

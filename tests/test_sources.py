@@ -1,0 +1,72 @@
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from iqray.errors import StudyError
+from iqray.image_root import ImageRoot
+from iqray.images import ImageFailure
+from iqray.layouts.folders import FolderReader
+from iqray.listing import LISTING, list_images
+from iqray.sources import ImageSource
+from iqray.study import Dataset
+
+
+def make_rows(*paths: str) -> pa.Table:
+    rows = [{"path": path, "container": "", "position": 0} for path in paths]
+    return pa.Table.from_pylist(rows, schema=LISTING)
+
+
+def test_images_come_in_the_order_of_their_rows_with_missing_ones_named(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    source = pickle.loads(pickle.dumps(ImageSource(ImageRoot(str(tmp_path)))))  # noqa: S301
+    read = list(source.read(make_rows("b.jpg", "gone.jpg", "a.jpg")))
+    assert read == [b"b.jpg", ImageFailure("missing", "no such file"), b"a.jpg"]
+
+
+def test_what_can_never_be_read_is_not_recorded_as_an_images_failure(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    source = ImageSource(ImageRoot(str(tmp_path)))
+    with pytest.raises(StudyError, match=r"image '.*/folder\.jpg' cannot be read: .*directory"):
+        list(source.read(make_rows("folder.jpg")))
+
+
+@pytest.mark.parametrize(("num_errors", "expected"), [(2, b"image"), (9, None)])
+def test_reads_that_fail_for_a_while_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_errors: int, expected: bytes | None
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    errors = [OSError(5, "Input/output error")] * num_errors
+    read = FolderReader.read
+
+    def read_from_a_bad_disk(self: FolderReader, row: dict[str, Any]) -> bytes:
+        if errors:
+            raise errors.pop()
+        return read(self, row)
+
+    monkeypatch.setattr(FolderReader, "read", read_from_a_bad_disk)
+    monkeypatch.setattr("iqray.sources._PAUSES_S", (0.0, 0.0, 0.0))
+    images = ImageSource(ImageRoot(str(tmp_path))).read(make_rows("a.jpg"))
+    if expected is None:
+        with pytest.raises(StudyError, match=r"a\.jpg' cannot be read: .*Input/output error"):
+            list(images)
+    else:
+        assert list(images) == [expected]
+
+
+def test_links_to_nowhere_are_missing_and_foreign_names_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "ant"
+    folder.mkdir(parents=True)
+    (folder / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    dataset = Dataset(name="d", root=str(tmp_path), test=None)
+    listing = list_images(dataset, ImageRoot(str(tmp_path)))
+    assert listing["path"].to_pylist() == ["train/ant/link.jpg"]
+    [lost] = ImageSource(ImageRoot(str(tmp_path))).read(listing)
+    assert isinstance(lost, ImageFailure)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(b"")
+    with pytest.raises(StudyError, match="is not UTF-8; rename it"):
+        list_images(dataset, ImageRoot(str(tmp_path)))
