@@ -67,19 +67,12 @@ class Convolution(RowLayer):
         convolution: dilation 1, one group, square.
         norm: BatchNorm in eval mode behind it, folded into the weights (in float64).
         has_relu: whether a ReLU follows.
-        channels_last: layout of weights, which the result takes on, too.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(
-        self,
-        convolution: Any,
-        norm: Any = None,
-        has_relu: bool = True,
-        channels_last: bool = True,
-    ) -> None:
+    def __init__(self, convolution: Any, norm: Any = None, has_relu: bool = True) -> None:
         super().__init__()
         self.size, self.stride, self.padding = (
             pair[0] for pair in (convolution.kernel_size, convolution.stride, convolution.padding)
@@ -87,11 +80,9 @@ class Convolution(RowLayer):
         weight, bias = convolution.weight.detach(), convolution.bias
         if norm is not None:
             weight, bias = _fold(weight, bias, norm)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.register_buffer("weight", weight.contiguous(memory_format=layout))
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", None if bias is None else bias.detach())
         self._has_relu = has_relu
-        self._is_channels_last = channels_last
         is_suitable = has_relu and self.bias is not None and _suits_winograd(convolution)
         self._winograd_weight = transform_weight(weight) if is_suitable else None
 
@@ -100,8 +91,6 @@ class Convolution(RowLayer):
         if self._winograd_weight is not None and _may_use_winograd(rows, self.weight):
             assert self.bias is not None
             return convolve(rows, self._winograd_weight, self.bias, above, below)
-        if not self._is_channels_last:
-            rows = rows.contiguous()
         padding = (self.padding, self.padding)
         if above < self.padding or self._count_surplus(rows.shape[-2], below):
             rows, padding = pad_rows(rows, above, below), (0, self.padding)
