@@ -39,12 +39,12 @@ class CnniqaForward(PreciseForward):
         strip_px = self.strip_px or choose_strip_px(images, _CPU_STRIP_PX, _ACCELERATOR_STRIP_PX)
         with self._compute_heavy_part(images.device):
             strips = cut_strips([self.convolution], images, strip_px)
-            highest, lowest = zip(*map(_find_extrema, strips), strict=True)
+            highest, lowest = _find_extrema(next(strips))
+            for maps in strips:
+                higher, lower = _find_extrema(maps)
+                highest, lowest = highest.maximum(higher), lowest.minimum(lower)
         shape = (len(images), -1, self.fc1.in_features // 2)
-        extrema = (
-            torch.stack(highest).amax(dim=0).reshape(shape).amax(dim=1),
-            torch.stack(lowest).amin(dim=0).reshape(shape).amin(dim=1),
-        )
+        extrema = (highest.reshape(shape).amax(dim=1), lowest.reshape(shape).amin(dim=1))
         hidden = torch.cat(extrema, dim=1).float()
         hidden = functional.relu(self.fc1(hidden))
         return self.fc3(functional.relu(self.fc2(hidden)))
