@@ -1,4 +1,4 @@
-"""Scores images with one metric, in batches of one shape; one row comes back for every image.
+"""Scores images with one metric, in batches; one row comes back for every image.
 
 Reads RGB pixels, gives results in the order of the images. An image's result depends neither on its
 neighbours nor on how images were batched, and an image that fails does so alone.
@@ -6,24 +6,20 @@ neighbours nor on how images were batched, and an image that fails does so alone
 
 import logging
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from iqray.metrics.forwards import build_forward, build_image_scorer
+from iqray.metrics.batches import plan_batches
+from iqray.metrics.forwards import METRICS_WITH_PRECISIONS, build_forward, build_image_scorer
 from iqray.metrics.networks import load_network
+from iqray.metrics.precision import check_precision, use_precision
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import MetricWeights
 
 logger = logging.getLogger(__name__)
-
-# Pixels of a batch. CPU: measured on one core, larger batches gain nothing and fall out of cache.
-# Elsewhere an estimate: DBCNN's largest maps are 64 channels of float32, 1 GiB at 4 Mpx.
-_CPU_BATCH_PX = 2**18
-_ACCELERATOR_BATCH_PX = 2**22
 
 # MUSIQ also looks at the image at 224 and 384 px: up to 7 x 7 and 12 x 12 patches of 32 x 32.
 _ADDED_PX = {"musiq": (7 * 7 + 12 * 12) * 32 * 32}
@@ -32,6 +28,9 @@ _ADDED_PX = {"musiq": (7 * 7 + 12 * 12) * 32 * 32}
 # terms that nearly cancel, in float32, and a batch adds them in another order (seen: 1e-2
 # relative). For metrics that iqray does not know, nothing is promised.
 _BATCHED_METRICS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq", "niqe"})
+
+# Those that take images of unlike shapes at once. On CPUs that saves nothing and costs padding.
+_MIXED_METRICS = frozenset({"musiq"})
 
 _MAX_REASON_LENGTH = 200
 
@@ -60,18 +59,27 @@ class Scorer:
     Args:
         weights: from `iqray.metrics.weights.find_weights`.
         device: torch's name of the device, such as `cpu` or `cuda`.
+        precision: `fp32` (pyiqa's scores), `tf32` (CUDA's matrix products and convolutions) or
+            `bf16` (the heavy part of networks, on any device). BRISQUE and NIQE on CPUs, and
+            metrics that iqray does not know, are always in their full precision.
 
     Raises:
         StudyError: the weights cannot be loaded.
+        ValueError: there is no such precision.
     """
 
-    def __init__(self, weights: MetricWeights, device: str = "cpu") -> None:
+    def __init__(
+        self, weights: MetricWeights, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        check_precision(precision)
         self.info = find_metric(weights.metric)
+        has_precisions = weights.metric in METRICS_WITH_PRECISIONS
+        self._precision = precision if has_precisions else "fp32"
         self._device = torch.device(device)
         network = load_network(weights)
         on_cpu = self._device.type == "cpu"
         self._score_image = build_image_scorer(weights.metric, network) if on_cpu else None
-        self._forward = build_forward(weights.metric, network).to(self._device)
+        self._forward = build_forward(weights.metric, network, self._precision).to(self._device)
 
     def score(self, images: Sequence[np.ndarray]) -> list[ScoreResult]:
         """Score images of any mix of shapes.
@@ -88,17 +96,15 @@ class Scorer:
             ValueError: an image has another shape or type.
         """
         results: dict[int, ScoreResult] = {}
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             _check_image(image)
             if min(image.shape[:2]) < self.info.min_side_px:
                 results[index] = self._refuse(image)
-            else:
-                by_shape[image.shape].append(index)
-        for indices in by_shape.values():
-            for batch in self._split(indices, images[indices[0]]):
-                scored = self._score_batch([images[index] for index in batch])
-                results.update(zip(batch, scored, strict=True))
+        accepted = [index for index in range(len(images)) if index not in results]
+        for batch in self._plan([images[index].shape for index in accepted]):
+            indices = [accepted[position] for position in batch]
+            scored = self._score_batch([images[index] for index in indices])
+            results.update(zip(indices, scored, strict=True))
         return [results[index] for index in range(len(images))]
 
     def _refuse(self, image: np.ndarray) -> ScoreResult:
@@ -106,22 +112,23 @@ class Scorer:
         reason = f"{width} x {height} px; {self.info.name} needs {self.info.min_side_px} px"
         return ScoreResult(None, "too_small", reason)
 
-    def _split(self, indices: list[int], image: np.ndarray) -> Iterator[list[int]]:
-        """Cut the indices of images that share the shape of `image` into batches."""
-        size = 1
-        if self.info.name in _BATCHED_METRICS and self._score_image is None:
-            budget = _CPU_BATCH_PX if self._device.type == "cpu" else _ACCELERATOR_BATCH_PX
-            pixels = image.shape[0] * image.shape[1] + _ADDED_PX.get(self.info.name, 0)
-            size = max(1, budget // pixels)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
+    def _plan(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Batches of positions among the images with these shapes."""
+        if self._score_image is not None or self.info.name not in _BATCHED_METRICS:
+            return [[position] for position in range(len(shapes))]
+        return plan_batches(
+            shapes,
+            on_cpu=self._device.type == "cpu",
+            added_px=_ADDED_PX.get(self.info.name, 0),
+            mixes_shapes=self._device.type != "cpu" and self.info.name in _MIXED_METRICS,
+        )
 
     def _score_batch(self, images: list[np.ndarray]) -> list[ScoreResult]:
-        """Score images of one shape; those without a finite score again alone, to tell why."""
+        """Score a batch; images without a finite score again alone, to tell why."""
         scores = [math.nan] * len(images)
         if len(images) > 1:
             try:
-                scores = self._run(images)
+                scores = self._run_within_memory(images)
             except PROCESS_ERRORS:
                 raise
             except Exception as error:  # one image may fail all; each gets its turn below
@@ -143,19 +150,39 @@ class Scorer:
             return ScoreResult(None, "not_finite", f"{self.info.name} gave {score}")
         return ScoreResult(score, "ok", "")
 
+    def _run_within_memory(self, images: list[np.ndarray]) -> list[float]:
+        """Raw scores; a batch that the accelerator's memory is too small for goes in halves."""
+        try:
+            return self._run(images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+            logger.warning("%s: no memory for a batch of %d", self.info.name, len(images))
+        # Here, as the error held on to the batch's tensors.
+        middle = len(images) // 2
+        halves = (images[:middle], images[middle:])
+        return [score for half in halves for score in self._run_within_memory(half)]
+
     def _run(self, images: list[np.ndarray]) -> list[float]:
-        """Raw scores of images of one shape, in one forward pass, as pyiqa scales pixels."""
+        """Raw scores of the images of a batch, in one forward pass."""
         if self._score_image is not None:
             return [self._score_image(image) for image in images]
-        pixels = torch.from_numpy(np.stack(images)).to(self._device)
-        inputs = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255)
-        # As pyiqa sets cuDNN, but without TF32, which would cut precision on GPUs.
-        exact = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
-        with torch.inference_mode(), exact:
-            scores = self._forward(inputs)
+        with torch.inference_mode(), use_precision(self._precision):
+            if len({image.shape for image in images}) == 1:
+                scores = self._forward(self._scale(np.stack(images)))
+            else:
+                scores = self._forward([self._scale(image[None])[0] for image in images])
         return scores.double().reshape(len(images)).tolist()
+
+    def _scale(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pixels (num_images, height, width, 3) as pyiqa scales them, (num_images, 3, ...).
+
+        iqray's forwards take them with channels last, as they come; others as pyiqa lays them out.
+        """
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
+        if self.info.name not in METRICS_WITH_PRECISIONS:
+            images = images.contiguous()
+        return images.to(torch.float32).div_(255)
 
 
 def _check_image(image: np.ndarray) -> None:
