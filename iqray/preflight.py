@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from iqray.errors import StudyError
 from iqray.listing import ListedImage, list_images
-from iqray.metrics.registry import find_metric
+from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
@@ -30,9 +30,7 @@ def check_study(study: Study, storage: Storage) -> None:
     for metric in study.metrics:
         find_metric(metric)
     _check_root(study, storage)
-    if study.weights.directory is not None:
-        for metric in study.metrics:
-            find_weights(Path(study.weights.directory).expanduser(), metric)
+    _check_weights(study)
     for dataset in study.datasets:
         if dataset.root is not None:
             root = Path(dataset.root).expanduser().absolute()
@@ -86,6 +84,19 @@ def check_usable(dataset: str, manifest: pa.Table) -> None:
             f"({len(lost)} such categories); repair them, or remove the category. "
             f"manifest/{dataset}.parquet gives each file's reason"
         )
+
+
+def _check_weights(study: Study) -> None:
+    if study.weights.directory is not None:
+        for metric in study.metrics:
+            find_weights(study.weights.directory, metric)
+        return
+    for metric in study.metrics:
+        if metric not in METRICS_WITH_FILES and metric not in METRICS_WITHOUT_WEIGHTS:
+            raise StudyError(
+                f"metric '{metric}' has no demo weights; those are fitted for "
+                f"{', '.join(METRICS_WITH_FILES)}: leave it out, or give weights.directory"
+            )
 
 
 def _check_root(study: Study, storage: Storage) -> None:

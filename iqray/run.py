@@ -17,7 +17,7 @@ from iqray.manifest import (
     read_manifest,
     select_train,
 )
-from iqray.metrics.weights import MetricWeights, find_weights
+from iqray.metrics.weights import MetricWeights, find_weights, resolve_directory
 from iqray.progress import StageLine
 from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
@@ -41,11 +41,11 @@ class Run:
             return Path(dataset.root).expanduser().absolute()
         return self.storage.get_local_path(f"data/{dataset.name}")
 
-    def locate_weights(self) -> Path:
-        """Folder of the metrics' weights."""
+    def locate_weights(self) -> str:
+        """Folder or URI of the metrics' weights; of demo weights always a folder."""
         if self.study.weights.directory is not None:
-            return Path(self.study.weights.directory).expanduser().absolute()
-        return self.storage.get_local_path("weights")
+            return resolve_directory(self.study.weights.directory)
+        return str(self.storage.get_local_path("weights"))
 
     @cached_property
     def weights(self) -> dict[str, MetricWeights]:

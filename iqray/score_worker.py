@@ -18,6 +18,7 @@ from iqray import schemas
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
+from iqray.metrics.offline import go_offline
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import MetricWeights
 from iqray.storage import Storage
@@ -73,6 +74,7 @@ class ScoreWorker:
     def __init__(
         self, storage: Storage, jobs: dict[str, ScoreJob], device: str, num_threads: int
     ) -> None:
+        go_offline()  # before anything imports the hubs' libraries
         import torch
 
         from iqray.metrics.scorer import Scorer

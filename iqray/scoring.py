@@ -108,11 +108,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
             "key": plan.job.key,
             "weights": plan.job.weights.provenance,
             "weights_sha256": dict(
-                zip(
-                    (path.name for path in plan.job.weights.paths),
-                    plan.job.weights.sha256s,
-                    strict=True,
-                )
+                zip(plan.job.weights.names, plan.job.weights.sha256s, strict=True)
             ),
             "num_images": table.num_rows,
             "status": dict(Counter(table.column("status").to_pylist())),

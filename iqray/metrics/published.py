@@ -1,0 +1,90 @@
+"""Where the weight files of the paper's six metrics are published, and what is known of their sums.
+
+A full sum is pinned where it is known for certain. Other names carry the first eight hexadecimal
+digits of the sum, as torch's hub does (`-2de81c0a`).
+"""
+
+import re
+from dataclasses import dataclass
+
+from iqray.errors import StudyError
+from iqray.metrics.registry import find_metric
+
+# Where pyiqa 0.1.16 fetches its files from (archs/arch_util.py, archs/clip_model.py).
+PYIQA_HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
+_CLIP_HUB = "https://openaipublic.azureedge.net/clip/models"
+_RN50_SHA256 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
+
+# Sums of the published files. RN50.pt's stands in its address; the other two were taken from
+# copies whose parameters are the published ones.
+_SHA256S = {
+    "RN50.pt": _RN50_SHA256,
+    "brisque_svm_weights.pth": "0e976ea2dcf746a966888565bc754484ec28f7318f60b5ac8080259033f27a37",
+    "niqe_modelparameters.mat": "1b32365d00c019ae51e578d9edb68633b4bcf729198482ef043925f7f41955ea",
+}
+
+# Files that are vouched for by a full sum, so that what is in them may be unpickled once.
+TRUSTED_SHA256S = frozenset(_SHA256S.values())
+
+_SUM_IN_NAME = re.compile(r"-([0-9a-f]{8})\.\w+$")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A weight file at its source.
+
+    Attributes:
+        name: pyiqa's name of the file.
+        metric: that needs it.
+        url: where it is published.
+    """
+
+    name: str
+    metric: str
+    url: str
+
+
+def list_published_files(metric: str) -> list[PublishedFile]:
+    """Files of one of the paper's six metrics; none for any other."""
+    return [
+        PublishedFile(
+            name,
+            metric,
+            f"{_CLIP_HUB}/{_RN50_SHA256}/{name}" if name == "RN50.pt" else f"{PYIQA_HUB}/{name}",
+        )
+        for name in find_metric(metric).weight_files
+    ]
+
+
+def find_published_sum(name: str) -> str:
+    """What is known of a file's sha256: all 64 digits, the first 8, or the empty string."""
+    if name in _SHA256S:
+        return _SHA256S[name]
+    match = _SUM_IN_NAME.search(name)
+    return match.group(1) if match else ""
+
+
+def describe_check(name: str) -> str:
+    """What a file's sum was held against, in words."""
+    known = {64: "sum checked", 8: "first 8 digits of the sum checked"}
+    return known.get(len(find_published_sum(name)), "no published sum")
+
+
+def check_published_sum(name: str, found: str, where: str) -> None:
+    """Hold a file's sum against what is published.
+
+    Args:
+        name: of the file.
+        found: its sha256.
+        where: path or address, for the message.
+
+    Raises:
+        StudyError: it is another file.
+    """
+    published = find_published_sum(name)
+    if not found.startswith(published):
+        expected = published if len(published) == 64 else f"{published}... (from its name)"
+        raise StudyError(
+            f"{where} has a wrong sha256: expected {expected}, found {found}; it is damaged, or "
+            f"not the published {name}: fetch it again, or from another source"
+        )
