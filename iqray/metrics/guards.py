@@ -21,16 +21,18 @@ from iqray.errors import StudyError
 from iqray.metrics.offline import OFFLINE_VARIABLES
 from iqray.metrics.tensor_files import read_tensors, refuse_pickle
 
-_PYIQA_FOLDER = "pyiqa"  # below the weights directory: torch/hub and huggingface/hub
+# Folder below the weights directory that holds what pyiqa and its libraries look for.
+PYIQA_FOLDER = "pyiqa"
 
 
 def get_pyiqa_variables(directory: Path) -> dict[str, str]:
     """Environment variables that make pyiqa and its libraries keep files in a weights directory."""
-    folder = directory / _PYIQA_FOLDER
+    folder = directory / PYIQA_FOLDER
     return {
         "TORCH_HOME": str(folder / "torch"),
         "HF_HOME": str(folder / "huggingface"),
         "HF_HUB_CACHE": str(folder / "huggingface" / "hub"),
+        "HOME": str(folder / "home"),  # OpenAI's clip knows only ~/.cache/clip
     }
 
 

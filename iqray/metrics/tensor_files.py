@@ -9,7 +9,7 @@ import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -62,51 +62,71 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def needs_conversion(path: Path) -> bool:
-    """Whether a torch file is a TorchScript archive or cannot be read as tensors only."""
+def secure_file(path: Path, trusted: Set[str] = TRUSTED_SHA256S) -> Path | None:
+    """Make sure that a weight file can be read without unpickling, converting it where it must be.
+
+    A TorchScript archive that nothing vouches for stays as it is: it holds no Python objects.
+
+    Args:
+        path: a file of any kind; only `.pt` and `.pth` are looked into.
+        trusted: sums of files that may be unpickled once.
+
+    Returns:
+        The safetensors file made beside it; none where the file is fine as it is.
+
+    Raises:
+        StudyError: the file is damaged, or needs unpickling and nothing vouches for it.
+    """
     if path.suffix not in (".pt", ".pth"):
-        return False
+        return None
     if is_torchscript(path):
-        return True
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=_is_new_format(path))
-    except pickle.UnpicklingError:
-        return True
-    except (RuntimeError, EOFError) as error:
-        raise StudyError(f"{path} cannot be read ({error}); fetch it again") from error
-    return False
+        if compute_sha256(path) not in trusted:
+            return None
+    elif not _needs_unpickling(path):
+        return None
+    target = path.with_suffix(".safetensors")
+    convert_file(path, target, trusted)
+    return target
 
 
-def convert_file(path: Path, target: Path) -> None:
+def convert_file(path: Path, target: Path, trusted: Set[str] = TRUSTED_SHA256S) -> None:
     """Write the tensors of a trusted file as safetensors, whole or not at all.
 
     Args:
         path: a TorchScript archive, or a torch file that needs unpickling.
         target: of the safetensors file; nested keys are joined by a slash.
+        trusted: sums of files that may be unpickled.
 
     Raises:
-        StudyError: the file's sha256 is not one that iqray pins, so nothing vouches for it.
+        StudyError: the file's sum is none of them, so nothing vouches for it.
     """
-    if compute_sha256(path) not in TRUSTED_SHA256S:
+    if compute_sha256(path) not in trusted:
         raise refuse_pickle(path)
     if is_torchscript(path):
         content: Any = torch.jit.load(path, map_location="cpu").state_dict()
     else:
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        content = torch.load(path, map_location="cpu", weights_only=False)  # vouched for
     # Copies, since safetensors takes no tensors that share memory.
     tensors = {key: tensor.contiguous().clone() for key, tensor in _flatten(content).items()}
     descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(descriptor)
     try:
         save_file(tensors, partial)
+        Path(partial).chmod(0o644)
         Path(partial).replace(target)
     finally:
         Path(partial).unlink(missing_ok=True)
 
 
-def _is_new_format(path: Path) -> bool:
-    """Whether torch can map a file into memory instead of reading it."""
-    return zipfile.is_zipfile(path)
+def _needs_unpickling(path: Path) -> bool:
+    try:
+        # What torch can map into memory need not be read.
+        torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        return True
+    except (RuntimeError, EOFError) as error:
+        raise StudyError(f"{path} cannot be read ({error}); fetch it again") from error
+    return False
 
 
 def _flatten(content: object, prefix: str = "") -> dict[str, torch.Tensor]:
