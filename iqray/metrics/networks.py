@@ -57,7 +57,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # What torch, pyiqa and scipy raise when a file's content is not what a network needs.
-_MISFITS = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MatReadError)
+_MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, MatReadError)
 
 _NUM_NSS_FEATURES = 36  # 18 natural-scene statistics at each of two scales (BRISQUE, NIQE)
 

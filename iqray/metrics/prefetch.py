@@ -23,9 +23,10 @@ from iqray.metrics.published import (
     describe_check,
     find_published_sum,
     list_published_files,
+    list_trusted_sums,
 )
 from iqray.metrics.registry import METRICS_WITHOUT_WEIGHTS, find_metric
-from iqray.metrics.weights import get_converted_name, resolve_directory
+from iqray.metrics.weights import MetricWeights, get_converted_name, resolve_directory
 from iqray.metrics.weights_manifest import (
     MANIFEST_NAME,
     ListedFile,
@@ -129,7 +130,9 @@ class _Prefetcher:
 
     def _fetch_published(self, file: PublishedFile) -> None:
         """Fetch a file that iqray loads, unless an interrupted run has, and secure it."""
-        from iqray.metrics.tensor_files import secure_file  # imports torch, which takes seconds
+        # Imported here, as torch and pyiqa take seconds.
+        from iqray.metrics.networks import load_network
+        from iqray.metrics.tensor_files import secure_file
 
         was_there = self.storage.exists(file.name)
         if was_there:
@@ -139,7 +142,11 @@ class _Prefetcher:
         else:
             path = self.folder / file.name
             fetch_file(file.name, file.url, self.source, path)
-        converted = secure_file(path)
+        converted = secure_file(path, list_trusted_sums())
+        final = converted or path
+        sums = (compute_sha256(final),)
+        # A file without a published sum could be anything, such as a page that says "not found".
+        load_network(MetricWeights(file.metric, str(self.folder), (final.name,), sums, ""))
         if not was_there:
             self._store(path, file.name)
         self._list(file.metric, file.name, path, describe_check(file.name), was_there)

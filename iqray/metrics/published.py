@@ -15,16 +15,9 @@ PYIQA_HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HUB = "https://openaipublic.azureedge.net/clip/models"
 _RN50_SHA256 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 
-# Sums of the published files. RN50.pt's stands in its address; the other two were taken from
-# copies whose parameters are the published ones.
-_SHA256S = {
-    "RN50.pt": _RN50_SHA256,
-    "brisque_svm_weights.pth": "0e976ea2dcf746a966888565bc754484ec28f7318f60b5ac8080259033f27a37",
-    "niqe_modelparameters.mat": "1b32365d00c019ae51e578d9edb68633b4bcf729198482ef043925f7f41955ea",
-}
-
-# Files that are vouched for by a full sum, so that what is in them may be unpickled once.
-TRUSTED_SHA256S = frozenset(_SHA256S.values())
+# OpenAI publishes RN50.pt under its sum. Of brisque_svm_weights.pth and niqe_modelparameters.mat no
+# sum is published anywhere; a guess would refuse the right file.
+_SHA256S = {"RN50.pt": _RN50_SHA256}
 
 _SUM_IN_NAME = re.compile(r"-([0-9a-f]{8})\.\w+$")
 
@@ -54,6 +47,11 @@ def list_published_files(metric: str) -> list[PublishedFile]:
         )
         for name in find_metric(metric).weight_files
     ]
+
+
+def list_trusted_sums() -> frozenset[str]:
+    """Full sums that vouch for a file, so that what is in it may be unpickled once."""
+    return frozenset(_SHA256S.values())
 
 
 def find_published_sum(name: str) -> str:

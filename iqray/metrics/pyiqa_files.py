@@ -27,6 +27,8 @@ _CLIP_MODULES = ("pyiqa.archs.clip_model", "pyiqa.archs.afineclip_model", "clip.
 # Where files of a metric may end up, below the folder that the environment names.
 _KEPT_FOLDERS = ("torch/hub", "huggingface/hub", "home/.cache/clip")
 
+_UNFINISHED = (".incomplete", ".lock", ".partial")
+
 
 def fetch_pyiqa_files(metric: str, folder: Path, source: str | None) -> list[Path]:
     """Let pyiqa fetch a metric's files below a folder, from where it left off.
@@ -70,11 +72,13 @@ def list_kept_files(folder: Path) -> list[Path]:
     from iqray.metrics.guards import PYIQA_FOLDER
 
     kept = []
-    for part in _KEPT_FOLDERS:
-        for path in sorted((folder / PYIQA_FOLDER / part).rglob("*")):
-            hidden = ".locks" in path.parts or path.suffix in (".lock", ".incomplete", ".partial")
+    for base in (folder / PYIQA_FOLDER / part for part in _KEPT_FOLDERS):
+        for path in sorted(base.rglob("*")):
+            parts = path.relative_to(base).parts
+            # Hidden ones are locks, marks, and what a killed process left behind.
+            left_out = any(part.startswith(".") for part in parts) or path.suffix in _UNFINISHED
             # Where the hub's cache has blobs, its snapshots are links to them.
-            if path.is_file() and not hidden and "blobs" not in path.parts:
+            if path.is_file() and not left_out and "blobs" not in parts:
                 kept.append(path.relative_to(folder))
     return kept
 
@@ -111,12 +115,12 @@ def _fetch_through_iqray(source: str | None) -> Iterator[None]:
     import torch.hub
 
     from iqray.metrics.guards import replace_attribute
-    from iqray.metrics.published import TRUSTED_SHA256S
+    from iqray.metrics.published import list_trusted_sums
     from iqray.metrics.tensor_files import secure_file
 
     clips = [importlib.import_module(name) for name in _CLIP_MODULES]
     urls = [url for module in clips for url in vars(module)["_MODELS"].values()]
-    trusted = TRUSTED_SHA256S | {url.split("/")[-2] for url in urls}
+    trusted = list_trusted_sums() | {url.split("/")[-2] for url in urls}
 
     def download(url: str, target: str, *_: object, **__: object) -> None:
         name = Path(urllib.parse.urlparse(url).path).name

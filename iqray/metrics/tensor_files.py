@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 
 from iqray.errors import StudyError
 from iqray.identity import compute_sha256
-from iqray.metrics.published import TRUSTED_SHA256S
 
 # Joins the keys of nested containers in a safetensors file. State dicts use dots.
 _NESTING = "/"
@@ -62,7 +61,7 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def secure_file(path: Path, trusted: Set[str] = TRUSTED_SHA256S) -> Path | None:
+def secure_file(path: Path, trusted: Set[str]) -> Path | None:
     """Make sure that a weight file can be read without unpickling, converting it where it must be.
 
     A TorchScript archive that nothing vouches for stays as it is: it holds no Python objects.
@@ -89,7 +88,7 @@ def secure_file(path: Path, trusted: Set[str] = TRUSTED_SHA256S) -> Path | None:
     return target
 
 
-def convert_file(path: Path, target: Path, trusted: Set[str] = TRUSTED_SHA256S) -> None:
+def convert_file(path: Path, target: Path, trusted: Set[str]) -> None:
     """Write the tensors of a trusted file as safetensors, whole or not at all.
 
     Args:
