@@ -84,6 +84,17 @@ def test_eight_digits_in_a_name_are_the_start_of_the_sum(
     assert_nothing_but(tmp_path, right)
 
 
+def test_a_sum_that_the_hub_names_must_be_the_files(server: WeightServer, tmp_path: Path) -> None:
+    server.files["net.mat"] = CONTENT
+    for named in (SHA256, "0123456789" * 4):  # a large file's; a small file's, of another kind
+        server.named_sums["net.mat"] = named
+        fetch(server, tmp_path / named, name="net.mat")
+    server.named_sums["net.mat"] = "0" * 64
+    with pytest.raises(StudyError, match=rf"net\.mat .*expected 0{{64}}, found {SHA256}"):
+        fetch(server, tmp_path / "net.mat", name="net.mat")
+    assert_nothing_but(tmp_path, SHA256, "0123456789" * 4)
+
+
 def test_a_folder_is_looked_through_at_any_depth(server: WeightServer, tmp_path: Path) -> None:
     cached = tmp_path / "cache" / "torch" / "hub" / NAME
     cached.parent.mkdir(parents=True)

@@ -11,14 +11,14 @@ from iqray.study_file import parse_study
 from tests.conftest import MakeDataset
 
 
-def check(images: Path, weights: Path, output: Path, **changes: Any) -> None:
+def check(images: Path, weights: Path | str | None, output: Path, **changes: Any) -> None:
     content = {
         "name": "s",
         "root": str(output),
         "datasets": [{"name": "d", "root": str(images)}],
         "metrics": ["brisque"],
         "recipe": "demo",
-        "weights": {"directory": str(weights)},
+        "weights": {"demo": True} if weights is None else {"directory": str(weights)},
         "subsets": {"fraction": 0.5},
         **changes,
     }
@@ -101,9 +101,9 @@ def test_metrics_beyond_the_papers_six_need_prefetched_files(
     with pytest.raises(StudyError, match=r"'topiq_nr' .*prefetch_weights\.py --metrics topiq_nr"):
         check(make_dataset(), weights, tmp_path / "out", metrics=["brisque", "topiq_nr"])
     with pytest.raises(StudyError, match="'topiq_nr' has no demo weights"):
-        check(tmp_path, weights, tmp_path / "out", metrics=["topiq_nr"], weights={"demo": True})
+        check(tmp_path, None, tmp_path / "out", metrics=["topiq_nr"])
 
 
-def test_weights_behind_a_uri_that_cannot_be_read(weights: Path, tmp_path: Path) -> None:
+def test_weights_behind_a_uri_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"directory 'nope://bucket' cannot be read"):
-        check(tmp_path, weights, tmp_path / "out", weights={"directory": "nope://bucket"})
+        check(tmp_path, "nope://bucket", tmp_path / "out")

@@ -15,6 +15,7 @@ class WeightServer(ThreadingHTTPServer):
         files: content by name.
         cut: names of which only half is sent.
         stalled: names of which only half is sent, with the connection kept open.
+        named_sums: sums by name, told in a redirection as the Hugging Face hub does.
         requests: how often each name was asked for.
     """
 
@@ -25,6 +26,7 @@ class WeightServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
         self.stalled: set[str] = set()
+        self.named_sums: dict[str, str] = {}
         self.requests: Counter[str] = Counter()
 
     @property
@@ -52,6 +54,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests[name] += 1
         if name not in self.server.files:
             self.send_error(404)
+            return
+        if name in self.server.named_sums and "/elsewhere/" not in self.path:
+            self.send_response(302)
+            self.send_header("X-Linked-Etag", f'"{self.server.named_sums[name]}"')
+            self.send_header("Location", f"/elsewhere/{name}")
+            self.end_headers()
             return
         content = self.server.files[name]
         self.send_response(200)

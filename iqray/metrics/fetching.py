@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import shutil
 import tempfile
 import urllib.request
@@ -13,6 +14,11 @@ from iqray.errors import StudyError
 from iqray.identity import compute_sha256
 from iqray.metrics.published import check_published_sum, find_published_sum
 from iqray.storage import Storage
+
+# The Hugging Face hub's first answer, a redirection, names a large file's sha256 in this header; of
+# small files it is another kind of sum, with fewer digits.
+_SUM_HEADER = "X-Linked-Etag"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _TIMEOUT_S = 60  # without a byte
 _PIECE_BYTES = 2**20
@@ -48,8 +54,10 @@ def fetch_file(
     partial = Path(temporary)
     try:
         os.close(descriptor)
-        _read_address(address, partial)
-        check_published_sum(published, compute_sha256(partial), address)
+        named = _read_address(address, partial)
+        found = compute_sha256(partial)
+        check_published_sum(published, found, address)
+        check_published_sum(named, found, address)
         partial.replace(target)
     except (OSError, http.client.HTTPException, pa.ArrowInvalid) as error:
         reason = str(error) or type(error).__name__
@@ -84,22 +92,35 @@ def is_folder(source: str | None) -> bool:
     return source is not None and "://" not in source
 
 
-def _read_address(address: str, target: Path) -> None:
+class _KeepSum(urllib.request.HTTPRedirectHandler):
+    """Follows redirections and keeps the sum that the hub names on the way."""
+
+    sha256 = ""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        named = headers.get(_SUM_HEADER, "").strip('"')
+        if _SHA256.fullmatch(named):
+            self.sha256 = named
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read_address(address: str, target: Path) -> str:
+    """Copy a file, and give the sum that its server names; the empty string where it names none."""
     if address.startswith(("http://", "https://")):
-        _download(address, target)
-        return
+        return _download(address, target)
     base, _, name = address.rpartition("/")
     Storage(base or "/").copy_to_local(name, target)
+    return ""
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path) -> str:
     request = urllib.request.Request(url, headers={"User-Agent": "iqray"})  # noqa: S310 (http only)
-    with (
-        urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response,  # noqa: S310
-        target.open("wb") as file,
-    ):
+    redirections = _KeepSum()
+    opener = urllib.request.build_opener(redirections)
+    with opener.open(request, timeout=_TIMEOUT_S) as response, target.open("wb") as file:
         shutil.copyfileobj(response, file, _PIECE_BYTES)
         expected, found = response.headers.get("Content-Length"), file.tell()
     if expected is not None and found != int(expected):
         # urllib takes a connection that closes early for the end of the file.
         raise OSError(f"the server sent {found:,} of {int(expected):,} bytes")
+    return redirections.sha256

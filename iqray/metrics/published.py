@@ -15,8 +15,8 @@ PYIQA_HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HUB = "https://openaipublic.azureedge.net/clip/models"
 _RN50_SHA256 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 
-# OpenAI publishes RN50.pt under its sum. Of brisque_svm_weights.pth and niqe_modelparameters.mat no
-# sum is published anywhere; a guess would refuse the right file.
+# OpenAI publishes RN50.pt under its sum. For the files of brisque and niqe no sum is known for
+# certain, and a wrong one would refuse the right file.
 _SHA256S = {"RN50.pt": _RN50_SHA256}
 
 _SUM_IN_NAME = re.compile(r"-([0-9a-f]{8})\.\w+$")
