@@ -15,8 +15,9 @@ from iqray.errors import StudyError
 from iqray.identity import compute_sha256
 from iqray.metrics.guards import forbid_network, forbid_unpickling, use_pyiqa_files
 from iqray.metrics.networks import load_network
+from iqray.metrics.registry import METRICS_WITHOUT_WEIGHTS
 from iqray.metrics.tensor_files import secure_file
-from iqray.metrics.weights import MetricWeights
+from iqray.metrics.weights import MetricWeights, find_weights
 from tests.test_metrics_tensor_files import Trap, write_clip_archive
 
 SPAQ_FILE = "pyiqa/torch/hub/pyiqa/musiq_spaq_ckpt-358bb6af.pth"
@@ -104,3 +105,9 @@ def test_a_converted_archive_is_read_in_the_place_of_the_archive(
         loaded = torch.jit.load(file, map_location="cpu").eval().state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS_WITHOUT_WEIGHTS))
+def test_metrics_without_weights_ask_for_nothing(tmp_path: Path, metric: str) -> None:
+    load_network(find_weights(tmp_path, metric))
+    assert not list(tmp_path.iterdir())

@@ -57,8 +57,8 @@ _PAPER_METRICS = {
 
 METRICS_WITH_FILES = tuple(_PAPER_METRICS)
 
-# Metrics of pyiqa 0.1.16 that are a formula and load nothing. A test builds them without a network;
-# all others fail there.
+# Metrics of pyiqa 0.1.16 that are a formula and load nothing: the only ones of its no-reference
+# metrics that can be built with an empty cache and no network.
 METRICS_WITHOUT_WEIGHTS = frozenset({"entropy", "piqe"})
 
 
