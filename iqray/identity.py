@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,12 @@ def find_repeats(values: pa.ChunkedArray) -> np.ndarray:
     counts = np.bincount(indices, minlength=len(encoded.dictionary) + 1)
     counts[-1] = 0
     return counts[indices] > 1
+
+
+def compute_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_image_id(path: str) -> int:

@@ -5,7 +5,6 @@ What can be known from the study alone is checked by `iqray.study_file`, what ne
 """
 
 import os
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from iqray.errors import StudyError
 from iqray.image_root import ImageRoot
 from iqray.listing import list_images
-from iqray.metrics.registry import find_metric
+from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
@@ -52,9 +51,7 @@ def check_scoring(study: Study, storage: Storage) -> dict[str, pa.Table]:
     for metric in study.metrics:
         find_metric(metric)
     _check_root(study, storage)
-    if study.weights.directory is not None:
-        for metric in study.metrics:
-            find_weights(Path(study.weights.directory).expanduser(), metric)
+    _check_weights(study)
     return {
         dataset.name: list_images(dataset, ImageRoot.parse(dataset.root))
         for dataset in study.datasets
@@ -122,6 +119,19 @@ def check_usable(dataset: str, manifest: pa.Table) -> None:
 
 def _list_categories(images: pa.Table, split: str) -> set[str]:
     return set(images.filter(pc.equal(images["split"], split))["category"].unique().to_pylist())
+
+
+def _check_weights(study: Study) -> None:
+    if study.weights.directory is not None:
+        for metric in study.metrics:
+            find_weights(study.weights.directory, metric)
+        return
+    for metric in study.metrics:
+        if metric not in METRICS_WITH_FILES and metric not in METRICS_WITHOUT_WEIGHTS:
+            raise StudyError(
+                f"metric '{metric}' has no demo weights; those are fitted for "
+                f"{', '.join(METRICS_WITH_FILES)}: leave it out, or give weights.directory"
+            )
 
 
 def _check_root(study: Study, storage: Storage) -> None:

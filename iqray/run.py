@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -19,7 +18,7 @@ from iqray.manifest import (
     read_manifest,
     select_train,
 )
-from iqray.metrics.weights import MetricWeights, find_weights
+from iqray.metrics.weights import MetricWeights, find_weights, resolve_directory
 from iqray.progress import StageLine
 from iqray.shards import Shard, split_into_shards
 from iqray.sources import ImageSource
@@ -50,11 +49,11 @@ class Run:
         folder = self.storage.get_local_path(f"data/{dataset.name}")
         return ImageSource.of(dataset, ImageRoot(str(folder)))
 
-    def locate_weights(self) -> Path:
-        """Folder of the metrics' weights."""
+    def locate_weights(self) -> str:
+        """Folder or URI of the metrics' weights; of demo weights always a folder."""
         if self.study.weights.directory is not None:
-            return Path(self.study.weights.directory).expanduser().absolute()
-        return self.storage.get_local_path("weights")
+            return resolve_directory(self.study.weights.directory)
+        return str(self.storage.get_local_path("weights"))
 
     @cached_property
     def weights(self) -> dict[str, MetricWeights]:

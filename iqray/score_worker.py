@@ -22,6 +22,7 @@ from iqray.decoding import Loaded, decode, decode_in_chunks, read_images
 from iqray.identity import hash_strings
 from iqray.images import DecodedImage, ImageFailure
 from iqray.meters import ScoreMeters
+from iqray.metrics.offline import go_offline
 from iqray.metrics.registry import find_metric
 from iqray.pools import Written
 from iqray.score_jobs import ScoreJob
@@ -66,6 +67,7 @@ class ScoreWorker:
         attempts: str,
         max_image_s: float,
     ) -> None:
+        go_offline()  # before anything imports the hubs' libraries
         import torch
 
         from iqray.metrics.scorer import Scorer

@@ -115,7 +115,6 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
     assert rows.num_rows == plan.num_images, (rows.num_rows, plan.num_images)
     check_failures(rows, plan, max_failed_share)
     weights = plan.job.weights
-    names = (path.name for path in weights.paths)
     storage.write_json(
         record_path,
         {
@@ -123,7 +122,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
             "metric": plan.job.metric,
             "key": plan.job.key,
             "weights": weights.provenance,
-            "weights_sha256": dict(zip(names, weights.sha256s, strict=True)),
+            "weights_sha256": dict(zip(weights.names, weights.sha256s, strict=True)),
             "num_images": rows.num_rows,
             "status": dict(Counter(rows["status"].to_pylist())),
             "files": list(plan.names),

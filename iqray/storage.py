@@ -7,13 +7,14 @@ file that exists is therefore finished; nothing else marks progress.
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,9 @@ _ROW_GROUP_ROWS = 8192
 
 # Small files at once: an object store answers each after tens of milliseconds.
 _NUM_READERS = 16
+
+# Large files are copied in pieces of this many bytes, so that their size does not count in memory.
+_PIECE_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,38 @@ class Storage:
         """Write a file whole or not at all, replacing an older one."""
         filesystem, _ = self._filesystem
         if self.is_local:
-            _write_local(Path(self._full(path)), data)
+            _write_local(Path(self._full(path)), lambda file: file.write(data))
             return
         # The whole content goes in one call: a stream closed by an exception would leave a
         # shorter object behind.
         with filesystem.open_output_stream(self._full(path)) as stream:
             stream.write(data)
+
+    def copy_to_local(self, path: str, target: Path) -> None:
+        """Copy a file's content to a local path, in pieces."""
+        with (
+            self._filesystem[0].open_input_stream(self._full(path)) as source,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(source, file, _PIECE_BYTES)
+
+    def copy_from_local(self, source: Path, path: str) -> None:
+        """Write a file with a local file's content, in pieces, whole or not at all."""
+        filesystem, _ = self._filesystem
+        with source.open("rb") as file:
+            if self.is_local:
+                _write_local(
+                    Path(self._full(path)),
+                    lambda target: shutil.copyfileobj(file, target, _PIECE_BYTES),
+                )
+                return
+            try:
+                with filesystem.open_output_stream(self._full(path)) as stream:
+                    shutil.copyfileobj(file, stream, _PIECE_BYTES)
+            except BaseException:
+                # Closing the stream has left a shorter object behind.
+                filesystem.delete_file(self._full(path))
+                raise
 
     def read_json(self, path: str) -> Any:
         """Content of a JSON file."""
@@ -164,12 +194,12 @@ class Storage:
         return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -235,13 +235,15 @@ class TrainingSettings(_Part):
 class Weights(_Part):
     """Where the metrics' weights are."""
 
-    directory: str | None = Field(None, description="folder with weights.json; none only with demo")
+    directory: str | None = Field(
+        None, description="folder or URI with weights.json; none only with demo"
+    )
     demo: bool = Field(False, description="fit small stand-ins under the output root")
 
     @model_validator(mode="after")
     def _check_directory(self) -> Self:
         if (self.directory is None) != self.demo:
-            raise ValueError("weights must have either directory (a folder) or demo: true")
+            raise ValueError("weights must have either directory (a folder or URI) or demo: true")
         return self
 
 

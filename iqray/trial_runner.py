@@ -9,7 +9,6 @@ Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `
 import json
 import logging
 import math
-import os
 import platform
 import traceback
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.identity import hash_strings
+from iqray.node_cache import get_cache_folder
 from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.trials import Trial, select_usable
@@ -34,11 +34,6 @@ logger = logging.getLogger(__name__)
 PACK_VERSION = 2
 
 _TEST_BATCH_SIZE = 64
-
-
-def get_cache_folder() -> Path:
-    """Folder on this node's disk for what every trial of the node can share."""
-    return Path(os.environ.get("IQRAY_CACHE", "~/.cache/iqray")).expanduser()
 
 
 def list_finished(storage: Storage, trial_ids: Iterable[str]) -> set[str]:

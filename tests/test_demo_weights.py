@@ -11,10 +11,11 @@ from scipy.stats import spearmanr
 from iqray.demo.fit_images import FIT_PATTERNS, FitImages, draw_fit_images
 from iqray.demo.images import plan_categories
 from iqray.demo.weights import DEMO_WEIGHTS, FITS, fit_demo_weights
+from iqray.identity import compute_sha256
 from iqray.metrics.networks import load_network
 from iqray.metrics.registry import find_metric
 from iqray.metrics.scorer import Scorer
-from iqray.metrics.weights import compute_sha256, find_weights
+from iqray.metrics.weights import find_weights
 from iqray.study import PAPER_METRICS
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from iqray.errors import StudyError
-from iqray.metrics.weights import USER_WEIGHTS, find_weights, write_weights_manifest
+from iqray.metrics.weights import NO_WEIGHTS, USER_WEIGHTS, find_weights, write_weights_manifest
 
 NIQE_FILE = "niqe_modelparameters.mat"
 
@@ -18,7 +18,7 @@ def directory(tmp_path):
 def test_weights_without_a_manifest_are_the_users(directory):
     weights = find_weights(directory, "niqe")
     assert weights.provenance == USER_WEIGHTS
-    assert weights.paths == (directory / NIQE_FILE,)
+    assert weights.locate() / weights.names[0] == directory / NIQE_FILE
     assert weights.sha256s == (hashlib.sha256(b"a pristine Gaussian").hexdigest(),)
 
 
@@ -70,7 +70,7 @@ def test_a_folder_without_weight_files_gets_no_manifest(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_metric_that_pyiqa_loads_itself_needs_no_directory(tmp_path):
+def test_a_metric_without_weights_needs_no_directory(tmp_path):
     weights = find_weights(tmp_path / "nowhere", "piqe")
-    assert weights.paths == ()
-    assert weights.provenance == "pyiqa's download"
+    assert weights.names == ()
+    assert weights.provenance == NO_WEIGHTS

@@ -13,14 +13,16 @@ from tests.conftest import MakeDataset
 from tests.layout_files import LAYOUTS, WRITERS, encode_images
 
 
-def check(images: Path, weights: Path, output: Path, **changes: Any) -> dict[str, pa.Table]:
+def check(
+    images: Path, weights: Path | str | None, output: Path, **changes: Any
+) -> dict[str, pa.Table]:
     content = {
         "name": "s",
         "root": str(output),
         "datasets": [{"name": "d", "root": str(images)}],
         "metrics": ["brisque"],
         "recipe": "demo",
-        "weights": {"directory": str(weights)},
+        "weights": {"demo": True} if weights is None else {"directory": str(weights)},
         "subsets": {"fraction": 0.5},
         **changes,
     }
@@ -112,3 +114,17 @@ def test_demo_needs_a_local_root(weights: Path, tmp_path: Path) -> None:
     demo = [{"name": "d", "demo": "a"}]
     with pytest.raises(StudyError, match="not a local folder"):
         check(tmp_path, weights, Path("out"), root="s3://bucket/x", datasets=demo)
+
+
+def test_metrics_beyond_the_papers_six_need_prefetched_files(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=r"'topiq_nr' .*prefetch_weights\.py --metrics topiq_nr"):
+        check(make_dataset(), weights, tmp_path / "out", metrics=["brisque", "topiq_nr"])
+    with pytest.raises(StudyError, match="'topiq_nr' has no demo weights"):
+        check(tmp_path, None, tmp_path / "out", metrics=["topiq_nr"])
+
+
+def test_weights_behind_a_uri_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"directory 'nope://bucket' cannot be read"):
+        check(tmp_path, "nope://bucket", tmp_path / "out")

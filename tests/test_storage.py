@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -45,3 +46,14 @@ def test_pickles_without_its_connection(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write_bytes("f", b"1")
     assert pickle.loads(pickle.dumps(storage)).read_bytes("f") == b"1"  # noqa: S301
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_files_are_copied_whole_both_ways(tmp_path: Path, scheme: str) -> None:
+    storage = Storage(f"{scheme}{tmp_path}/root")
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(os.urandom(5_000_000))
+    storage.copy_from_local(source, "below/file")
+    storage.copy_to_local("below/file", back)
+    assert back.read_bytes() == source.read_bytes()
+    assert storage.list_names("below") == {"file"}

@@ -8,12 +8,9 @@ state dicts, bare or under the key `params` (CNN-IQA, DBCNN, MUSIQ).
 import contextlib
 import io
 import logging
-import pickle
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
@@ -34,6 +31,8 @@ from torchvision.models.vgg import cfgs as vgg_layouts
 from torchvision.models.vgg import make_layers
 
 from iqray.errors import StudyError
+from iqray.metrics.guards import forbid_network, forbid_unpickling, use_pyiqa_files
+from iqray.metrics.tensor_files import is_torchscript, read_tensors
 from iqray.metrics.weights import MetricWeights
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # What torch, pyiqa and scipy raise when a file's content is not what a network needs.
-_MISFITS = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MatReadError)
+_MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, MatReadError)
 
 _NUM_NSS_FEATURES = 36  # 18 natural-scene statistics at each of two scales (BRISQUE, NIQE)
 
@@ -133,12 +132,15 @@ def load_network(weights: MetricWeights) -> nn.Module:
         Network in eval mode, float32, on the CPU, without gradients.
 
     Raises:
-        StudyError: a file is damaged, does not fit the network, or would need unpickling.
+        StudyError: a file is missing on this node, has a wrong sum, is damaged, does not fit the
+            network, would need unpickling, or was not prefetched.
     """
-    if weights.metric in _LOADERS:
-        network = _LOADERS[weights.metric](weights.paths[0])
-    else:
-        network = _create_pyiqa_metric(weights.metric)
+    folder = weights.locate()
+    with forbid_network(weights.metric), forbid_unpickling():
+        if weights.metric in _LOADERS:
+            network = _LOADERS[weights.metric](folder / weights.names[0])
+        else:
+            network = _create_pyiqa_metric(weights.metric, folder)
     return network.eval().requires_grad_(False)
 
 
@@ -184,7 +186,7 @@ _CREATORS: dict[str, Callable[[], nn.Module]] = {
 
 
 def _load_brisque(path: Path) -> BRISQUE:
-    content = _read_tensors(path)
+    content = read_tensors(path)
     with _explain_misfit(path, "BRISQUE"):
         coefficients, vectors = content
         _check_shape("sv", vectors.shape, (len(coefficients), _NUM_NSS_FEATURES))
@@ -192,10 +194,10 @@ def _load_brisque(path: Path) -> BRISQUE:
 
 
 def _load_clipiqa(path: Path) -> OfflineClipiqa:
-    if _is_torchscript(path):
+    if is_torchscript(path):
         state = torch.jit.load(path, map_location="cpu").state_dict()
     else:
-        state = _read_tensors(path)
+        state = read_tensors(path)
     with _explain_misfit(path, "CLIP RN50"):
         # pyiqa's builder rounds the weights to float16, the precision they are published in.
         return OfflineClipiqa(build_model(dict(state)).float())
@@ -210,7 +212,7 @@ def _load_niqe(path: Path) -> NIQE:
 
 
 def _load_state(metric: str, path: Path) -> nn.Module:
-    content = _read_tensors(path)
+    content = read_tensors(path)
     network = create_network(metric)
     with _explain_misfit(path, type(network).__name__):
         network.load_state_dict(clean_state_dict(content.get("params", content)))
@@ -227,39 +229,26 @@ _LOADERS: dict[str, Callable[[Path], nn.Module]] = {
 }
 
 
-def _create_pyiqa_metric(metric: str) -> nn.Module:
-    """Any other metric, through pyiqa unchanged; it may download its weights."""
+def _create_pyiqa_metric(metric: str, folder: Path) -> nn.Module:
+    """Any other metric, through pyiqa unchanged, with its files below the weights directory."""
     import pyiqa
     from pyiqa.utils import get_root_logger
 
     get_root_logger(log_level=logging.WARNING)
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        network = pyiqa.create_metric(metric, device=torch.device("cpu"))
+    try:
+        with use_pyiqa_files(folder), contextlib.redirect_stdout(printed):
+            network = pyiqa.create_metric(metric, device=torch.device("cpu"))
+    except StudyError:
+        raise
+    except (*_MISFITS, ImportError, OSError) as error:
+        raise StudyError(
+            f"pyiqa cannot load metric '{metric}' from {folder} ({type(error).__name__}: "
+            f"{str(error)[:300]}); fetch its files again with jobs/prefetch_weights.py --metrics "
+            f"{metric}"
+        ) from error
     logger.debug("pyiqa: %s", printed.getvalue().strip())
     return network
-
-
-def _read_tensors(path: Path) -> Any:
-    """Read a torch file that holds nothing but tensors and plain containers."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise StudyError(
-            f"{path} is refused: it is damaged, or holds Python objects that would have to be "
-            "unpickled, which can run any code. Weights must be tensors only; fetch the file "
-            "again, or save its state dict anew with torch.save"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise StudyError(f"{path} cannot be read ({error}); fetch it again") from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: a zip with constants.pkl, unlike a state dict's."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -24,7 +24,7 @@ class MetricInfo:
         min_side_px: smallest width and height at which any textured image gets a finite score; 1
             where nothing is known, and then the metric fails on images that it cannot take.
         weight_files: files that iqray loads from the weights directory; empty when pyiqa itself
-            finds the weights.
+            finds the weights, or there are none.
     """
 
     name: str
@@ -56,6 +56,10 @@ _PAPER_METRICS = {
 }
 
 METRICS_WITH_FILES = tuple(_PAPER_METRICS)
+
+# Metrics of pyiqa 0.1.16 that are a formula and load nothing: the only ones of its no-reference
+# metrics that can be built with an empty cache and no network.
+METRICS_WITHOUT_WEIGHTS = frozenset({"entropy", "piqe"})
 
 
 def find_metric(name: str) -> MetricInfo:

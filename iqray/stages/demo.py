@@ -34,7 +34,7 @@ def _make_images(run: Run) -> None:
 
 def list_missing_weights(run: Run) -> list[str]:
     """Metrics whose demo weights are still to be fitted; none where the study has its own."""
-    folder = run.locate_weights()
+    folder = Path(run.locate_weights())
     return [
         metric
         for metric in _list_fitted(run)
@@ -50,7 +50,7 @@ def _list_fitted(run: Run) -> list[str]:
 
 def _make_weights(run: Run) -> None:
     """Fit each metric's file in a task of its own; the manifest is written last."""
-    folder = run.locate_weights()
+    folder = Path(run.locate_weights())
     metrics, missing = _list_fitted(run), list_missing_weights(run)
     with show_stage("demo weights", len(metrics), "metrics") as line:
         line.skip(len(metrics) - len(missing))
