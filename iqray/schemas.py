@@ -68,6 +68,7 @@ SCORES = pa.schema(
         ("status", pa.string()),  # one of IMAGE_STATUSES
         ("reason", pa.string()),  # why, when status is not ok; else empty
         ("note", pa.string()),  # what was done to the pixels before scoring, such as 'upscaled'
+        ("precision", pa.string()),  # fp32, or less behind the rank gate: tf32, bf16
         ("weights", pa.string()),  # where the metric's weights come from: demo weights, ...
     ]
 )

@@ -8,7 +8,9 @@ from iqray.metrics.weights import MetricWeights
 from iqray.sources import ImageSource
 
 # Raise when a score would differ for the same image and weights.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
+
+FULL_PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class ScoreJob:
     metric: str
     weights: MetricWeights
     small_images: str  # reject or upscale
+    precision: str = FULL_PRECISION
+    gate: str = ""  # key of what the rank gate secures; only of final rows in lower precision
+    folder: str = "scores"  # under the output root
 
     @property
     def name(self) -> str:
@@ -29,18 +34,19 @@ class ScoreJob:
     @property
     def directory(self) -> str:
         """Where the job's tables lie under the output root."""
-        return f"scores/{self.name}"
+        return f"{self.folder}/{self.name}"
 
     @property
     def key(self) -> str:
         """Key of a score: equal keys and equal bytes give equal scores."""
-        return hash_content(
-            {
-                "metric": self.metric,
-                "pyiqa": version("pyiqa"),
-                "pillow": version("pillow"),
-                "weights": self.weights.sha256s,
-                "small_images": self.small_images,
-                "scoring": SCORING_VERSION,
-            }
-        )
+        content = {
+            "metric": self.metric,
+            "pyiqa": version("pyiqa"),
+            "pillow": version("pillow"),
+            "weights": self.weights.sha256s,
+            "small_images": self.small_images,
+            "scoring": SCORING_VERSION,
+        }
+        if self.precision != FULL_PRECISION:
+            content |= {"precision": self.precision, "gate": self.gate, "torch": version("torch")}
+        return hash_content(content)

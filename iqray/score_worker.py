@@ -80,10 +80,9 @@ class ScoreWorker:
         self._watchdog = Watchdog(max_image_s)
         self._turn = threading.Lock()
         self._meters = ScoreMeters()
-        weights = {job.metric: job.weights for job in jobs.values()}
+        by_metric = {job.metric: job for job in jobs.values()}
         self._scorers = {
-            metric: Scorer(metric_weights, device=device)
-            for metric, metric_weights in weights.items()
+            metric: Scorer(job.weights, device, job.precision) for metric, job in by_metric.items()
         }
 
     def work(self, rows: pa.Table, files: dict[str, str]) -> list[Written]:
@@ -163,8 +162,10 @@ class ScoreWorker:
         columns: dict[str, Any] = {name: rows[name] for name in schemas.IMAGE_COLUMN_NAMES}
         for name in ("score", "status", "reason", "note"):
             columns[name] = [getattr(outcome, name) for outcome in outcomes]
-        columns["metric"] = [job.metric] * len(outcomes)
-        columns["weights"] = [job.weights.provenance] * len(outcomes)
+        constants = {"metric": job.metric, "precision": job.precision}
+        constants["weights"] = job.weights.provenance
+        for name, value in constants.items():
+            columns[name] = [value] * len(outcomes)
         self._storage.write_table(path, pa.table(columns, schema=schemas.SCORES))
         num_failed = sum(outcome.status != "ok" for outcome in outcomes)
         return Written(job.name, len(outcomes), num_failed)

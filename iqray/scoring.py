@@ -115,6 +115,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
     assert rows.num_rows == plan.num_images, (rows.num_rows, plan.num_images)
     check_failures(rows, plan, max_failed_share)
     weights = plan.job.weights
+    gate = {"gate": storage.read_json(get_record_path(plan.job))} if plan.job.gate else {}
     storage.write_json(
         record_path,
         {
@@ -125,9 +126,16 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
             "weights_sha256": dict(zip(weights.names, weights.sha256s, strict=True)),
             "num_images": rows.num_rows,
             "status": dict(Counter(rows["status"].to_pylist())),
+            "precision": plan.job.precision,
+            **gate,
             "files": list(plan.names),
         },
     )
+
+
+def get_record_path(job: ScoreJob) -> str:
+    """Where the rank gate says what it has found."""
+    return f"gate/records/{job.name}.json"
 
 
 def _is_complete(storage: Storage, plan: ScorePlan, max_failed_share: float) -> bool:

@@ -188,6 +188,11 @@ class ScoringSettings(_Part):
     max_failed_share: float = Field(
         0.01, ge=0, le=1, description="a larger share of unscorable images stops the study"
     )
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32",
+        description="of networks; less than fp32 only behind the rank gate, which scores in fp32 "
+        "whatever decides about a subset",
+    )
     max_image_s: float = Field(
         1800, gt=0, description="an image that takes longer with a metric is recorded as crashed"
     )
@@ -199,6 +204,11 @@ class ScoringSettings(_Part):
                 raise ValueError(
                     f"scoring has a pool of at least {pool.min_actors} and at most "
                     f"{pool.max_actors} actors; lower min_actors or raise max_actors"
+                )
+            if self.precision == "tf32" and not pool.num_gpus:
+                raise ValueError(
+                    "scoring.precision is tf32, which only NVIDIA GPUs have, and a pool has no "
+                    "GPU; give every pool num_gpus, or choose fp32 or bf16"
                 )
         return self
 

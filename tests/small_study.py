@@ -9,7 +9,7 @@ TIMEOUT_S = 240
 
 
 def write_study(inputs: Path, root: Path, **changes: Any) -> Path:
-    study = {
+    study: dict[str, Any] = {
         "name": "small",
         "root": str(root),
         "datasets": [{"name": "d", "root": str(inputs / "images")}],

@@ -185,7 +185,7 @@ def test_the_users_weight_file_is_taken_where_there_is_one(tmp_path: Path) -> No
     own = provide_weights("niqe", tmp_path / "niqe", tmp_path / "unused")
     assert own.paths == drawn.paths
     assert not (tmp_path / "unused").exists()
-    assert own.paths[0].name == find_metric("niqe").weight_files[0]
+    assert own.names[0] == find_metric("niqe").weight_files[0]
 
 
 @pytest.mark.parametrize("name", ["brisque", "cnniqa", "niqe"])

@@ -55,6 +55,9 @@ _PAPER_METRICS = {
     )
 }
 
+# Networks that can compute in lower precision; the others have none, or are not iqray's to change.
+METRICS_WITH_PRECISIONS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq"})
+
 METRICS_WITH_FILES = tuple(_PAPER_METRICS)
 
 # Metrics of pyiqa 0.1.16 that are a formula and load nothing: the only ones of its no-reference

@@ -3,13 +3,16 @@
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from iqray.gated_scores import GatedScores, cut_by_category, make_gate_key
 from iqray.manifest import select_train
+from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.pools import Pool, PoolSize, Written, run_pools
-from iqray.progress import StageLine, show_stage
+from iqray.progress import StageLine, show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
-from iqray.score_jobs import ScoreJob
+from iqray.score_jobs import FULL_PRECISION, ScoreJob
 from iqray.scoring import (
     ScorePlan,
     build_score_pool,
@@ -43,35 +46,74 @@ def request_scorers(study: Study) -> list[WorkerRequest]:
 def make_scores(run: Run) -> None:
     """Score every training image with every metric."""
     plans = plan_study_scores(run)
-    settings = run.study.scoring
     with show_stage("scores", sum(plan.num_images for plan in plans), "scores") as line:
-        line.skip(sum(plan.num_finished for plan in plans))
         if any(plan.missing for plan in plans):
             _check_manifest(run, plans)
-            limit = FailureLimit(run.storage, plans, settings.max_failed_share, line)
-            attempts = f"{_ATTEMPTS}/{uuid.uuid4().hex}"
-            run.storage.delete_folder(_ATTEMPTS)  # of runs that were killed
-            run_pools(_build_pools(run, plans, attempts), limit)
-            run.storage.delete_folder(_ATTEMPTS)
+            _score_missing(run, plans, line)
+        else:
+            line.skip(sum(plan.num_images for plan in plans))
         for plan in plan_study_scores(run):
-            complete_scores(run.storage, plan, settings.max_failed_share)
+            complete_scores(run.storage, plan, run.study.scoring.max_failed_share)
         run.record_seconds(line)
 
 
 def plan_study_scores(run: Run) -> list[ScorePlan]:
     """Score plans of every dataset and metric of the study."""
-    jobs = [
-        ScoreJob(
-            dataset=dataset.name,
-            source=run.open_images(dataset),
-            metric=metric,
-            weights=run.weights[metric],
-            small_images=run.study.scoring.small_images,
-        )
-        for dataset in run.study.datasets
-        for metric in run.study.metrics
-    ]
+    settings = run.study.scoring
+    jobs = []
+    for dataset in run.study.datasets:
+        for metric in run.study.metrics:
+            is_gated = settings.precision != FULL_PRECISION and metric in METRICS_WITH_PRECISIONS
+            jobs.append(
+                ScoreJob(
+                    dataset=dataset.name,
+                    source=run.open_images(dataset),
+                    metric=metric,
+                    weights=run.weights[metric],
+                    small_images=settings.small_images,
+                    precision=settings.precision if is_gated else FULL_PRECISION,
+                    gate=make_gate_key(run.study.subsets) if is_gated else "",
+                )
+            )
     return plan_scores(run.storage, jobs, run.shards)
+
+
+def _score_missing(run: Run, plans: Sequence[ScorePlan], line: StageLine) -> None:
+    """Score what is missing; jobs of lower precision go through the rank gate afterwards."""
+    attempts = f"{_ATTEMPTS}/{uuid.uuid4().hex}"
+    run.storage.delete_folder(_ATTEMPTS)  # of runs that were killed
+    gated = [plan for plan in plans if plan.job.gate and plan.missing]
+    lower = [_plan_lower(run, plan) for plan in gated]
+    first = [plan for plan in plans if plan not in gated] + lower
+    line.skip(sum(plan.num_finished for plan in first))
+    limit = FailureLimit(run.storage, first, run.study.scoring.max_failed_share, line)
+    run_pools(_build_pools(run, first, attempts), limit)
+    _pass_gate(run, [_open_gate(run, *pair) for pair in zip(gated, lower, strict=True)], attempts)
+    run.storage.delete_folder(_ATTEMPTS)
+
+
+def _plan_lower(run: Run, plan: ScorePlan) -> ScorePlan:
+    job = replace(plan.job, folder="gate/lower", gate="")
+    [lower] = plan_scores(run.storage, [job], run.shards)
+    return lower
+
+
+def _open_gate(run: Run, plan: ScorePlan, lower: ScorePlan) -> GatedScores:
+    dataset = plan.job.dataset
+    _, train = select_train(run.manifests[dataset])
+    categories = cut_by_category(run.storage, dataset, train)
+    return GatedScores(run.storage, plan, lower, categories, run.study.subsets)
+
+
+def _pass_gate(run: Run, gates: Sequence[GatedScores], attempts: str) -> None:
+    """Score categories in full precision until no subset is open, then write the final rows."""
+    while True:
+        plans = [gate.plan_exact(found) for gate in gates if (found := gate.list_open())]
+        if not plans:
+            break
+        run_pools(_build_pools(run, plans, attempts), lambda _: None)
+    for gate in gates:
+        show_line("rank gate", gate.merge())
 
 
 class FailureLimit:
