@@ -183,9 +183,9 @@ def test_random_weights_give_scores_that_differ(metric: str, tmp_path: Path) -> 
 def test_the_users_weight_file_is_taken_where_there_is_one(tmp_path: Path) -> None:
     drawn = provide_weights("niqe", None, tmp_path)
     own = provide_weights("niqe", tmp_path / "niqe", tmp_path / "unused")
-    assert own.paths == drawn.paths
+    assert own == drawn
     assert not (tmp_path / "unused").exists()
-    assert own.names[0] == find_metric("niqe").weight_files[0]
+    assert own.names == find_metric("niqe").weight_files
 
 
 @pytest.mark.parametrize("name", ["brisque", "cnniqa", "niqe"])
