@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from iqray.identity import hash_content
+from iqray.study import SubsetRules
+
 # How much larger an error may be than any that was seen.
 SAFETY = 2.0
 
@@ -21,6 +24,13 @@ NUM_CALIBRATION = 20
 # Smallest Spearman correlation, over images, of scores in both precisions. Below it, lower
 # precision does not measure the same thing, and all images are scored in full precision.
 MIN_SPEARMAN = 0.999
+
+
+def make_gate_key(rules: SubsetRules) -> str:
+    """Key of what the gate secures: other rules may open other categories."""
+    secured = rules.model_dump(mode="json", include={"fraction", "k", "average", "range", "names"})
+    secured |= {"min_scored_share": rules.min_scored_share, "safety": SAFETY}
+    return hash_content({**secured, "min_spearman": MIN_SPEARMAN})
 
 
 def draw_calibration(num_categories: int, seed: int = 0) -> list[int]:

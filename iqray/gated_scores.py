@@ -19,7 +19,6 @@ from iqray import schemas
 from iqray.category_stats import compute_category_stats
 from iqray.gate import (
     MIN_SPEARMAN,
-    SAFETY,
     compute_spearman,
     draw_calibration,
     find_open,
@@ -30,13 +29,6 @@ from iqray.scoring import ScorePlan, get_record_path, plan_scores
 from iqray.shards import Shard
 from iqray.storage import Storage
 from iqray.study import SubsetRules
-
-
-def make_gate_key(rules: SubsetRules) -> str:
-    """Key of what the gate secures: other rules may open other categories."""
-    secured = rules.model_dump(mode="json", include={"fraction", "k", "average", "range", "names"})
-    secured |= {"min_scored_share": rules.min_scored_share, "safety": SAFETY}
-    return hash_content({**secured, "min_spearman": MIN_SPEARMAN})
 
 
 def get_rows_path(dataset: str) -> str:

@@ -7,11 +7,13 @@
 
 Each metric's scorer of iqray runs in turn with pyiqa's own network, which has the same weights and
 is called on one image at a time; both start from decoded pixels. decode_once sets one decode of
-each image against one per metric. A ratio is the median of pairs of wall-clock times measured back
-to back in this process, after one run of each to warm up. A row holds when the scores agree and the
-ratio reaches the target; exit code 1 says that one does not.
+each image against one per metric. six_metrics, six_metrics_gated (in bf16 behind the rank gate) and
+nss_metrics (BRISQUE and NIQE) run jobs/score.py and pyiqa's command-line loop as whole processes on
+all CPUs; ray_tax runs the same worker in Ray's actors and in a plain pool of processes. A ratio is
+the median of pairs of wall-clock times measured back to back. A row holds when the scores agree and
+the ratio reaches the target; exit code 1 says that one does not.
 
-All of it takes 6 to 7 minutes on one core, of which clipiqa and dbcnn take two each.
+On two cores one metric takes up to two minutes, six_metrics 15, nss_metrics 25.
 
 memory scores small generated images with jobs/score.py, once for each number of images, and prints
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
@@ -21,14 +23,17 @@ image. Linux only; 5 to 10 minutes and 0.5 GB of disk for 10,000 and 100,000 ima
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from iqray.benchmarks.harness import (
     MIN_REPEATS,
+    Benchmark,
     BenchmarkRow,
     build_environment,
     ensure_environment,
@@ -38,7 +43,16 @@ from iqray.benchmarks.harness import (
     write_rows,
 )
 from iqray.cli import run_job
+from iqray.cluster import Cluster
 from iqray.errors import StudyError
+
+# Names stand here as well, so that --help and mistakes need no torch; a test compares them.
+KERNEL_NAMES = ("niqe", "brisque", "clipiqa", "cnniqa", "musiq", "dbcnn", "decode_once")
+RAY_TAX = "ray_tax"
+PROCESS_NAMES = ("six_metrics", "six_metrics_gated", "nss_metrics", RAY_TAX)
+
+# Distinct images of the benchmarks that take more files than there are images.
+NUM_PROCESS_IMAGES = 240
 
 EXIT_MISSED = 1  # a benchmark does not hold
 
@@ -78,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         metavar="NAME",
-        help="niqe, brisque, clipiqa, cnniqa, musiq, dbcnn, decode_once (default: all)",
+        help=f"{', '.join((*KERNEL_NAMES, *PROCESS_NAMES))} (default: all)",
     )
     parser.add_argument(
         "--repeats", type=int, default=MIN_REPEATS, help="pairs to time (default: %(default)s)"
@@ -88,11 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="images in a run (default: 8; of memory, several numbers: 10000 100000)",
+        help="images in a run of one metric (default: 8); of memory, several: 10000 100000",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument(
-        "--threads", type=int, default=1, help="of both sides (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        help="of both sides for one metric (default: %(default)s); whole processes use all CPUs",
     )
     return parser
 
@@ -102,26 +119,44 @@ def run_scoring(arguments: argparse.Namespace) -> list[BenchmarkRow]:
     # Imported here, as torch takes seconds and the process may have to start anew before.
     import torch
 
-    from iqray.benchmarks.inputs import generate_images, read_images
-    from iqray.benchmarks.scoring import SCORING_BENCHMARKS, build_benchmark, check_names
-
-    names = arguments.only or SCORING_BENCHMARKS
-    check_names(names)
-    num_images = choose_num_images(arguments)
+    names = arguments.only or (*KERNEL_NAMES, *PROCESS_NAMES)
+    choose_num_images(arguments)
+    for name in names:
+        if name not in (*KERNEL_NAMES, *PROCESS_NAMES):
+            known = ", ".join((*KERNEL_NAMES, *PROCESS_NAMES))
+            raise StudyError(f"unknown benchmark '{name}'; choose from {known}")
     torch.set_num_threads(arguments.threads)
-    if arguments.images is None:
-        images = generate_images(num_images)
-    else:
-        images = read_images(arguments.images, num_images)
-    print(f"{len(images)} images, threads: {arguments.threads}, repeats: {arguments.repeats}")
+    print(f"threads: {arguments.threads}, repeats: {arguments.repeats}")
     print(format_header())
     rows = []
     for name in names:
-        with tempfile.TemporaryDirectory() as spare:
-            benchmark = build_benchmark(name, images, arguments.weights, Path(spare))
-        rows.append(measure(benchmark, arguments.repeats))
+        with tempfile.TemporaryDirectory() as folder:
+            benchmark = build(name, arguments, Path(folder))
+            rows.append(measure(benchmark, arguments.repeats, warms_up=name not in PROCESS_NAMES))
         print(format_row(rows[-1]), flush=True)
     return rows
+
+
+def build(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
+    """Load one benchmark of scoring."""
+    from iqray.benchmarks.inputs import generate_images, read_images
+    from iqray.benchmarks.processes import build_process_benchmark
+    from iqray.benchmarks.ray_tax import build_ray_tax
+    from iqray.benchmarks.scoring import build_benchmark
+
+    number = choose_num_images(arguments) if name in KERNEL_NAMES else NUM_PROCESS_IMAGES
+    if arguments.images is None:
+        images = generate_images(number)
+    else:
+        images = read_images(arguments.images, number)
+    if name in KERNEL_NAMES:
+        return build_benchmark(name, images, arguments.weights, folder)
+    num_processes = os.cpu_count() or 1
+    if name == RAY_TAX:
+        Cluster().connect()
+        return build_ray_tax(images, arguments.weights, folder, num_processes)
+    job = Path(__file__).parent / "score.py"
+    return build_process_benchmark(name, images, arguments.weights, folder, job, num_processes)
 
 
 def choose_num_images(arguments: argparse.Namespace) -> int:

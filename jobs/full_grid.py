@@ -17,9 +17,9 @@ from iqray.cluster import Cluster
 from iqray.plan import describe_plan
 from iqray.preflight import check_study
 from iqray.run import Run
-from iqray.stages import STAGES
 from iqray.stages.results import count_lost_cells, summarise_run
 from iqray.stages.scores import request_scorers
+from iqray.stages.sequence import STAGES
 from iqray.stages.trials import request_trainers
 
 DEMO_STUDY = Path(__file__).parent / "studies" / "demo.yaml"

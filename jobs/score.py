@@ -22,13 +22,11 @@ from iqray.errors import StudyError
 from iqray.preflight import check_scoring
 from iqray.run import Run
 from iqray.scoring import summarise_scores
-from iqray.stages import STAGES
-from iqray.stages.scores import plan_study_scores, request_scorers
+from iqray.stages.manifest import make_manifests
+from iqray.stages.scores import make_scores, plan_study_scores, request_scorers
 from iqray.storage import Storage
 from iqray.study import PAPER_METRICS, Study
 from iqray.study_file import parse_study, read_study
-
-STAGES_OF_SCORING = ("demo", "manifest", "scores")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = Run(study, storage, cluster, listed)
         log = open_log(storage, "score")
         print(f"study '{study.name}' below {storage.root}; log in {log}")
-        for name in STAGES_OF_SCORING:
-            STAGES[name](run)
+        if study.weights.demo or any(dataset.demo for dataset in study.datasets):
+            # Imported here, as what draws and fits takes seconds.
+            from iqray.stages.demo import make_demo
+
+            make_demo(run)
+        make_manifests(run)
+        make_scores(run)
         print(f"\n{summarise_scores(storage, plan_study_scores(run))}")
         print(f"\nscores: {storage.describe('scores')}")
 

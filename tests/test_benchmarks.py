@@ -30,11 +30,14 @@ from iqray.benchmarks.inputs import (
     provide_weights,
     read_images,
 )
-from iqray.benchmarks.scoring import SCORING_BENCHMARKS, build_benchmark, check_names
+from iqray.benchmarks.processes import NUM_FILES, PROCESS_TARGETS
+from iqray.benchmarks.ray_tax import RAY_TAX
+from iqray.benchmarks.scoring import KERNEL_BENCHMARKS, build_benchmark
 from iqray.errors import StudyError
 from iqray.images import decode_image, read_header
 from iqray.metrics.registry import METRICS_WITH_FILES, find_metric
 from iqray.metrics.scorer import Scorer
+from jobs import benchmark as benchmark_job
 from tests.conftest import MakeDataset, make_pixels
 
 JOB = Path(__file__).parent.parent / "jobs" / "benchmark.py"
@@ -137,10 +140,10 @@ def test_both_sides_get_the_workers_memory_settings_and_threads() -> None:
         build_environment(0)
 
 
-def test_an_unknown_benchmark_names_the_choices() -> None:
-    check_names(SCORING_BENCHMARKS)
-    with pytest.raises(StudyError, match="unknown benchmark 'nique'; choose from niqe, brisque"):
-        check_names(["niqe", "nique"])
+def test_the_jobs_names_are_those_of_the_benchmarks() -> None:
+    assert benchmark_job.KERNEL_NAMES == KERNEL_BENCHMARKS
+    assert (*PROCESS_TARGETS, RAY_TAX) == benchmark_job.PROCESS_NAMES
+    assert PROCESS_TARGETS.keys() == NUM_FILES.keys()
 
 
 def test_generated_images_have_the_sizes_asked_for() -> None:

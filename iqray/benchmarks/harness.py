@@ -85,13 +85,16 @@ def measure(
     benchmark: Benchmark[Result],
     num_repeats: int = MIN_REPEATS,
     clock: Callable[[], float] = time.perf_counter,
+    warms_up: bool = True,
 ) -> BenchmarkRow:
-    """Run both ways once to warm up and compare, then time them in turn.
+    """Time both ways in turn, and compare what they give.
 
     Args:
         benchmark: what to run.
         num_repeats: pairs to time, peer first.
         clock: seconds from any start.
+        warms_up: whether a pair runs first that does not count. A process of its own, whose start
+            counts, has nothing to warm up.
 
     Raises:
         StudyError: fewer than `MIN_REPEATS` pairs.
@@ -100,12 +103,16 @@ def measure(
         raise StudyError(
             f"repeats is {num_repeats}; a ratio is the median of at least {MIN_REPEATS}: raise it"
         )
-    theirs, ours = benchmark.run_peer(), benchmark.run_ours()
-    fidelity = benchmark.compare(ours, theirs)
-    pairs_s = [
-        (_time(benchmark.run_peer, clock), _time(benchmark.run_ours, clock))
-        for _ in range(num_repeats)
-    ]
+    if warms_up:
+        theirs, ours = benchmark.run_peer(), benchmark.run_ours()
+        fidelity = benchmark.compare(ours, theirs)
+    pairs_s = []
+    for number in range(num_repeats):
+        theirs, peer_s = _time(benchmark.run_peer, clock)
+        ours, ours_s = _time(benchmark.run_ours, clock)
+        pairs_s.append((peer_s, ours_s))
+        if number == 0 and not warms_up:
+            fidelity = benchmark.compare(ours, theirs)
     ratio = statistics.median(peer_s / ours_s for peer_s, ours_s in pairs_s)
     return BenchmarkRow(
         name=benchmark.name,
@@ -189,10 +196,11 @@ def ensure_environment(settings: Mapping[str, str]) -> None:
     os.execve(sys.executable, command, {**os.environ, **settings})  # noqa: S606 (this command)
 
 
-def _time(run: Callable[[], object], clock: Callable[[], float]) -> float:
+def _time(run: Callable[[], Result], clock: Callable[[], float]) -> tuple[Result, float]:
+    """A result and the seconds that it took."""
     started_s = clock()
-    run()
-    return clock() - started_s
+    result = run()
+    return result, clock() - started_s
 
 
 def _compute_deviation(our: float, their: float) -> float:

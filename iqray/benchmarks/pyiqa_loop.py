@@ -27,7 +27,7 @@ def main(folder: str, weights: str, scores: str, *metrics: str) -> None:
 
     def build_network(options: Mapping[str, Any]) -> nn.Module:
         [metric] = [name for name in metrics if name == str(options["type"]).lower()]
-        return load_network(find_weights(Path(weights) / metric, metric))
+        return load_network(find_weights(weights, metric))
 
     def write(results: Mapping[str, Mapping[str, float]]) -> None:
         own = {

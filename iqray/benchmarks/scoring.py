@@ -54,20 +54,7 @@ DECODE_ONCE = "decode_once"
 DECODE_TARGET = 5
 NUM_DECODES = 6  # one for each metric of the paper, as pyiqa's command line does
 
-SCORING_BENCHMARKS = (*METRIC_GOALS, DECODE_ONCE)
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse benchmarks that do not exist.
-
-    Raises:
-        StudyError: with the names to choose from.
-    """
-    for name in names:
-        if name not in SCORING_BENCHMARKS:
-            raise StudyError(
-                f"unknown benchmark '{name}'; choose from {', '.join(SCORING_BENCHMARKS)}"
-            )
+KERNEL_BENCHMARKS = (*METRIC_GOALS, DECODE_ONCE)
 
 
 def build_benchmark(
@@ -76,7 +63,7 @@ def build_benchmark(
     """Load what a benchmark needs, so that only the work itself is left to time.
 
     Args:
-        name: one of `SCORING_BENCHMARKS`.
+        name: one of `KERNEL_BENCHMARKS`.
         images: encoded.
         weights_folder: of the user's weight files.
         spare: where random weights are written for metrics that have no file there.

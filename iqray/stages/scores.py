@@ -4,8 +4,9 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from iqray.gated_scores import GatedScores, cut_by_category, make_gate_key
+from iqray.gate import make_gate_key
 from iqray.manifest import select_train
 from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.pools import Pool, PoolSize, Written, run_pools
@@ -24,6 +25,9 @@ from iqray.scoring import (
 )
 from iqray.storage import Storage
 from iqray.study import Study
+
+if TYPE_CHECKING:
+    from iqray.gated_scores import GatedScores
 
 _ATTEMPTS = "scores/attempts"
 
@@ -98,14 +102,17 @@ def _plan_lower(run: Run, plan: ScorePlan) -> ScorePlan:
     return lower
 
 
-def _open_gate(run: Run, plan: ScorePlan, lower: ScorePlan) -> GatedScores:
+def _open_gate(run: Run, plan: ScorePlan, lower: ScorePlan) -> "GatedScores":
+    # Imported here, as statistics take a second and are needed for lower precision only.
+    from iqray.gated_scores import GatedScores, cut_by_category
+
     dataset = plan.job.dataset
     _, train = select_train(run.manifests[dataset])
     categories = cut_by_category(run.storage, dataset, train)
     return GatedScores(run.storage, plan, lower, categories, run.study.subsets)
 
 
-def _pass_gate(run: Run, gates: Sequence[GatedScores], attempts: str) -> None:
+def _pass_gate(run: Run, gates: Sequence["GatedScores"], attempts: str) -> None:
     """Score categories in full precision until no subset is open, then write the final rows."""
     while True:
         plans = [gate.plan_exact(found) for gate in gates if (found := gate.list_open())]

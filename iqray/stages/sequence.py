@@ -1,0 +1,21 @@
+"""The stages of a study, in order. Each reads finished tables and makes only what is missing."""
+
+from collections.abc import Callable
+
+from iqray.run import Run
+from iqray.stages.demo import make_demo
+from iqray.stages.manifest import make_manifests
+from iqray.stages.results import make_report, make_results
+from iqray.stages.scores import make_scores
+from iqray.stages.subsets import make_subsets
+from iqray.stages.trials import train_grid
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "demo": make_demo,
+    "manifest": make_manifests,
+    "scores": make_scores,
+    "subsets": make_subsets,
+    "trials": train_grid,
+    "results": make_results,
+    "report": make_report,
+}
