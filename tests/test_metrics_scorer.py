@@ -62,6 +62,12 @@ def test_scores_in_a_mixed_batch_equal_scores_alone(scorer, metric, images, scor
     assert mixed == pytest.approx(expected, rel=TOLERANCES[metric])
 
 
+@pytest.mark.parametrize("metric", ["brisque", "niqe"])
+def test_statistics_need_no_gpu_where_a_pool_has_one(directory, metric, images):
+    weights = find_weights(directory, metric)
+    assert Scorer(weights, "cuda").score(images) == Scorer(weights).score(images)
+
+
 def test_scores_equal_those_of_pyiqas_own_forward(directory, metric, images, scores_alone):
     network = load_network(find_weights(directory, metric))
     theirs = [_run_pyiqa(network, image) for image in images]

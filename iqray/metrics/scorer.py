@@ -58,10 +58,11 @@ class Scorer:
 
     Args:
         weights: from `iqray.metrics.weights.find_weights`.
-        device: torch's name of the device, such as `cpu` or `cuda`.
+        device: torch's name of the device, such as `cpu` or `cuda`. BRISQUE and NIQE compute on
+            the CPU in any case.
         precision: `fp32` (pyiqa's scores), `tf32` (CUDA's matrix products and convolutions) or
-            `bf16` (the heavy part of networks, on any device). BRISQUE and NIQE on CPUs, and
-            metrics that iqray does not know, are always in their full precision.
+            `bf16` (the heavy part of networks, on any device). BRISQUE, NIQE and metrics that
+            iqray does not know are always in their full precision.
 
     Raises:
         StudyError: the weights cannot be loaded.
@@ -75,10 +76,11 @@ class Scorer:
         self.info = find_metric(weights.metric)
         has_precisions = weights.metric in METRICS_WITH_PRECISIONS
         self._precision = precision if has_precisions else "fp32"
-        self._device = torch.device(device)
         network = load_network(weights)
-        on_cpu = self._device.type == "cpu"
-        self._score_image = build_image_scorer(weights.metric, network) if on_cpu else None
+        self._score_image = build_image_scorer(weights.metric, network)
+        # The image scorer computes on the CPU, whatever device is there: milliseconds an image,
+        # and the same score on every machine.
+        self._device = torch.device("cpu" if self._score_image is not None else device)
         self._forward = build_forward(weights.metric, network, self._precision).to(self._device)
 
     def score(self, images: Sequence[np.ndarray]) -> list[ScoreResult]:
