@@ -3,6 +3,7 @@
     uv run jobs/benchmark.py scoring
     uv run jobs/benchmark.py scoring --images photos --weights weights --json scoring.json
     uv run jobs/benchmark.py scoring --only niqe brisque decode_once
+    uv run jobs/benchmark.py scoring --gpu
     uv run jobs/benchmark.py memory --num-images 10000 100000
 
 Each metric's scorer of iqray runs in turn with pyiqa's own network, which has the same weights and
@@ -15,6 +16,13 @@ the ratio reaches the target; exit code 1 says that one does not.
 
 On two cores one metric takes up to two minutes, six_metrics 15, nss_metrics 25.
 
+--gpu sets pyiqa's networks on an NVIDIA GPU, one image a call, against iqray's scorers there
+(BRISQUE and NIQE: on the CPU), and end_to_end all six from files to rows in the worker of a GPU
+pool. In fp32 neither side has TF32 and scores must agree; in tf32 and bf16 pyiqa runs as it comes,
+and Spearman's correlation with exact scores must be at least 0.999. `floor` is how fast pyiqa's
+operations (without CLIP-IQA's prompts) are done, as a share of the speed of a large matrix product
+in the same precision, measured first. It has not run on a GPU yet: how long it takes is unknown.
+
 memory scores small generated images with jobs/score.py, once for each number of images, and prints
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
 most 1.25 times as much for the most images as for the fewest (for the object store also: less than
@@ -26,7 +34,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,6 +56,7 @@ from iqray.errors import StudyError
 
 # Names stand here as well, so that --help and mistakes need no torch; a test compares them.
 KERNEL_NAMES = ("niqe", "brisque", "clipiqa", "cnniqa", "musiq", "dbcnn", "decode_once")
+GPU_NAMES = (*KERNEL_NAMES[:-1], "end_to_end")
 RAY_TAX = "ray_tax"
 PROCESS_NAMES = ("six_metrics", "six_metrics_gated", "nss_metrics", RAY_TAX)
 
@@ -60,10 +69,14 @@ EXIT_MISSED = 1  # a benchmark does not hold
 def main(argv: Sequence[str] | None = None) -> None:
     """Run benchmarks, print a row for each, and say by the exit code whether all hold."""
     arguments = build_parser().parse_args(argv)
+    if arguments.gpu and arguments.suite != "scoring":
+        raise StudyError(f"--gpu is for scoring; {arguments.suite} does not use it: leave it out")
     if arguments.suite == "memory":  # in the user's environment, as the job runs in
         sys.exit(0 if run_memory(arguments) else EXIT_MISSED)
+    if arguments.threads is None:
+        arguments.threads = (os.cpu_count() or 1) if arguments.gpu else 1
     ensure_environment(build_environment(arguments.threads))
-    rows = run_scoring(arguments)
+    rows = run_scoring_on_gpu(arguments) if arguments.gpu else run_scoring(arguments)
     if arguments.json is not None:
         write_rows(arguments.json, rows)
     if not all(row.holds for row in rows):
@@ -102,14 +115,18 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="images in a run of one metric (default: 8); of memory, several: 10000 100000",
+        help="images in a run of one metric (default: 8, with --gpu 64); of memory, several "
+        "(default: 10000 100000)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="of both sides for one metric (default: %(default)s); whole processes use all CPUs",
+        help="of both sides for one metric (default: 1; with --gpu all CPUs); whole processes use "
+        "all CPUs",
+    )
+    parser.add_argument(
+        "--gpu", action="store_true", help="scoring on an NVIDIA GPU (--only: metrics, end_to_end)"
     )
     return parser
 
@@ -121,10 +138,7 @@ def run_scoring(arguments: argparse.Namespace) -> list[BenchmarkRow]:
 
     names = arguments.only or (*KERNEL_NAMES, *PROCESS_NAMES)
     choose_num_images(arguments)
-    for name in names:
-        if name not in (*KERNEL_NAMES, *PROCESS_NAMES):
-            known = ", ".join((*KERNEL_NAMES, *PROCESS_NAMES))
-            raise StudyError(f"unknown benchmark '{name}'; choose from {known}")
+    check_names(names, (*KERNEL_NAMES, *PROCESS_NAMES))
     torch.set_num_threads(arguments.threads)
     print(f"threads: {arguments.threads}, repeats: {arguments.repeats}")
     print(format_header())
@@ -137,18 +151,63 @@ def run_scoring(arguments: argparse.Namespace) -> list[BenchmarkRow]:
     return rows
 
 
+def run_scoring_on_gpu(arguments: argparse.Namespace) -> list[BenchmarkRow]:
+    """Run benchmarks of scoring on this machine's GPU."""
+    names = arguments.only or GPU_NAMES
+    check_names(names, GPU_NAMES)
+    number = choose_num_images(arguments)
+    import torch
+
+    from iqray.benchmarks import gpu
+
+    device = gpu.check_gpu()
+    torch.set_num_threads(arguments.threads)
+    ceilings = gpu.measure_ceilings(device)
+    print(f"{torch.cuda.get_device_name(device)}, {describe_ceilings(ceilings)}")
+    print(f"threads: {arguments.threads}, repeats: {arguments.repeats}, images: {number}")
+    print(gpu.format_device_header())
+    rows: list[BenchmarkRow] = []
+    with tempfile.TemporaryDirectory() as folder:
+        suite = gpu.DeviceSuite(
+            *(load_images(arguments, number), arguments.weights, Path(folder), device, ceilings),
+            *(arguments.threads, arguments.repeats),
+        )
+        for row in suite.run(names):
+            print(gpu.format_device_row(row), flush=True)
+            rows.append(row)
+    return rows
+
+
+def describe_ceilings(ceilings: Mapping[str, float]) -> str:
+    """What the device's matrix products reach, in words."""
+    parts = [f"{precision} {flops / 1e12:.1f}" for precision, flops in ceilings.items()]
+    return f"TFLOP/s of a matrix product: {', '.join(parts)}"
+
+
+def check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse benchmarks that do not exist."""
+    for name in names:
+        if name not in known:
+            raise StudyError(f"unknown benchmark '{name}'; choose from {', '.join(known)}")
+
+
+def load_images(arguments: argparse.Namespace, number: int) -> list[bytes]:
+    """The user's images, or generated ones; encoded."""
+    from iqray.benchmarks.inputs import generate_images, read_images
+
+    if arguments.images is None:
+        return generate_images(number)
+    return read_images(arguments.images, number)
+
+
 def build(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
     """Load one benchmark of scoring."""
-    from iqray.benchmarks.inputs import generate_images, read_images
     from iqray.benchmarks.processes import build_process_benchmark
     from iqray.benchmarks.ray_tax import build_ray_tax
     from iqray.benchmarks.scoring import build_benchmark
 
     number = choose_num_images(arguments) if name in KERNEL_NAMES else NUM_PROCESS_IMAGES
-    if arguments.images is None:
-        images = generate_images(number)
-    else:
-        images = read_images(arguments.images, number)
+    images = load_images(arguments, number)
     if name in KERNEL_NAMES:
         return build_benchmark(name, images, arguments.weights, folder)
     num_processes = os.cpu_count() or 1
@@ -161,7 +220,7 @@ def build(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[A
 
 def choose_num_images(arguments: argparse.Namespace) -> int:
     """How many images benchmarks of scoring take."""
-    numbers = arguments.num_images or [8]
+    numbers = arguments.num_images or [64 if arguments.gpu else 8]
     if len(numbers) > 1 or numbers[0] < 2:
         raise StudyError(
             f"num-images is {' '.join(map(str, numbers))}; scoring takes one number, and an order "

@@ -137,16 +137,21 @@ def compare_scores(
         tolerance: largest allowed difference, relative to the peer's score.
         same_order: whether the images must also sort alike.
     """
-    pairs = list(zip(ours, theirs, strict=True))
-    deviations = [_compute_deviation(our, their) for our, their in pairs]
-    # A NaN has no place in an order, so `max` alone could pass over it.
-    largest = math.inf if any(map(math.isnan, deviations)) else max(deviations)
+    largest = find_largest_deviation(ours, theirs)
     words = f"{largest:.1e} relative, {tolerance:g} allowed"
     if not same_order:
         return Fidelity(largest <= tolerance, words)
     is_same = _sort_positions(ours) == _sort_positions(theirs)
     words += ", same order" if is_same else ", ORDER DIFFERS"
     return Fidelity(largest <= tolerance and is_same, words)
+
+
+def find_largest_deviation(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Largest difference, relative to the peer's score; infinite where a score is NaN."""
+    pairs = zip(ours, theirs, strict=True)
+    deviations = [_compute_deviation(our, their) for our, their in pairs]
+    # A NaN has no place in an order, so `max` alone could pass over it.
+    return math.inf if any(map(math.isnan, deviations)) else max(deviations)
 
 
 def format_header() -> str:

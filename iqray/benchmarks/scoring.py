@@ -78,7 +78,7 @@ def _build_metric(
 ) -> Benchmark[list[float]]:
     goal = METRIC_GOALS[metric]
     # Copies, since torch warns about arrays that cannot be written, as Pillow's are.
-    pixels = [_decode_ours(data).copy() for data in images]
+    pixels = [decode_pixels(data).copy() for data in images]
     # Each side loads for itself: iqray takes networks apart.
     return Benchmark(
         name=metric,
@@ -96,7 +96,7 @@ def _build_decode_once(images: Sequence[bytes]) -> Benchmark[list[np.ndarray]]:
         peer=f"Pillow {version('pillow')}, {NUM_DECODES} decodes of each image",
         target=DECODE_TARGET,
         run_peer=lambda: _decode_repeatedly(images),
-        run_ours=lambda: [_decode_ours(data) for data in images],
+        run_ours=lambda: [decode_pixels(data) for data in images],
         compare=_compare_pixels,
     )
 
@@ -125,7 +125,12 @@ def _decode_theirs(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def _decode_ours(data: bytes) -> np.ndarray:
+def decode_pixels(data: bytes) -> np.ndarray:
+    """Decode an image of a benchmark.
+
+    Raises:
+        StudyError: it cannot be read.
+    """
     image = decode_image(data)
     if not isinstance(image, DecodedImage):
         raise StudyError(
