@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from iqray.metrics.forwards import METRICS_WITH_PRECISIONS, build_forward
+from iqray.metrics.forwards import build_forward
 from iqray.metrics.networks import load_network
 from iqray.metrics.precision import use_precision
+from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
 from tests.metric_weights import draw_texture, write_random_weights

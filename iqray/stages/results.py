@@ -16,7 +16,7 @@ from iqray.duplicates import DuplicateCounts, count_duplicates, describe_duplica
 from iqray.errors import StudyError
 from iqray.figures import MdsExample, render_png, render_svg
 from iqray.identity import hash_content
-from iqray.metrics.registry import METRICS_WITH_PRECISIONS
+from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.progress import show_stage
 from iqray.ranks import count_ranks
 from iqray.rdm import compute_centroids, compute_rdm, embed_mds
@@ -25,7 +25,6 @@ from iqray.report import ReportInputs, build_report
 from iqray.report_figures import ReportFigure, build_figures
 from iqray.results import build_cells, count_images, count_scores, summarise
 from iqray.run import Run, get_versions
-from iqray.score_jobs import FULL_PRECISION
 from iqray.scoring import read_scores
 from iqray.stages.manifest import DUPLICATES_PATH, make_duplicates_key
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
