@@ -120,25 +120,33 @@ def _read_resources() -> ClusterResources:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return ClusterResources((*alive, *_list_future_nodes(alive)))
+    return ClusterResources((*alive, *list_future_nodes(alive, _read_autoscaler())))
 
 
-def _list_future_nodes(alive: Sequence[NodeResources]) -> Iterator[NodeResources]:
-    """Nodes that the cluster's autoscaler may still add; none without an autoscaler.
+def list_future_nodes(alive: Sequence[NodeResources], config: Any) -> Iterator[NodeResources]:
+    """Nodes that the cluster's autoscaler may still add.
 
-    Ray has no public call for it. Where a later version lacks this one, only nodes that are alive
-    count.
+    Args:
+        alive: nodes that are there, which count towards their group's largest number.
+        config: Ray's ClusterConfig; none without an autoscaler.
     """
-    try:
-        from ray._private.state import state
-
-        config = state.get_cluster_config()
-    except (ImportError, AttributeError):
-        logger.warning("this version of Ray does not tell what its autoscaler may add")
-        return
     there = Counter(alive)
     for group in config.node_group_configs if config is not None else ():
         node = NodeResources(group.resources.get("CPU", 0), group.resources.get("GPU", 0))
         most = _MANY_NODES if group.max_count < 0 else group.max_count
         for _ in range(max(0, most - there[node])):
             yield node
+
+
+def _read_autoscaler() -> Any:
+    """Configuration of the cluster's autoscaler, for which Ray has no public call.
+
+    Where a later version lacks this one, only nodes that are alive count.
+    """
+    try:
+        from ray._private.state import state
+
+        return state.get_cluster_config()
+    except (ImportError, AttributeError):
+        logger.warning("this version of Ray does not tell what its autoscaler may add")
+        return None

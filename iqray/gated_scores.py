@@ -24,7 +24,8 @@ from iqray.gate import (
     find_open,
 )
 from iqray.identity import hash_content
-from iqray.score_jobs import FULL_PRECISION, ScoreJob
+from iqray.metrics.registry import FULL_PRECISION
+from iqray.score_jobs import ScoreJob
 from iqray.scoring import ScorePlan, get_record_path, plan_scores
 from iqray.shards import Shard
 from iqray.storage import Storage

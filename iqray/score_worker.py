@@ -46,7 +46,7 @@ class Outcome:
 class ScoreWorker:
     """Decodes the images of a shard once and scores them with every metric asked for.
 
-    Safe to call from several threads: they decode side by side and score in turn.
+    Safe to call from several threads: they decode side by side, and score in turn on each device.
 
     Args:
         storage: the output root.
@@ -78,7 +78,7 @@ class ScoreWorker:
         self._num_threads = num_threads
         self._attempts = attempts
         self._watchdog = Watchdog(max_image_s)
-        self._turn = threading.Lock()
+        self._turns = {name: threading.Lock() for name in {"cpu", device}}
         self._meters = ScoreMeters()
         by_metric = {job.metric: job for job in jobs.values()}
         self._scorers = {
@@ -133,9 +133,10 @@ class ScoreWorker:
         return {name: [own[i] for i in range(len(images))] for name, own in outcomes.items()}
 
     def _score(self, loaded: Sequence[Loaded], job: ScoreJob) -> list[Outcome]:
-        """Score decoded images, in this thread's turn."""
+        """Score decoded images, in this thread's turn on the metric's device."""
+        scorer = self._scorers[job.metric]
         self._watchdog.disarm()
-        with self._turn:
+        with self._turns[scorer.device]:
             self._watchdog.rearm()
             started_s = time.monotonic()
             fitted = [
@@ -143,7 +144,7 @@ class ScoreWorker:
                 for image in loaded
                 if isinstance(image, DecodedImage)
             ]
-            scores = self._scorers[job.metric].score([pixels for pixels, _ in fitted])
+            scores = scorer.score([pixels for pixels, _ in fitted], self._watchdog.rearm)
             results = iter(zip(scores, fitted, strict=True))
             outcomes = []
             for image in loaded:

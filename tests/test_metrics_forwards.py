@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from iqray.metrics.forwards import METRICS_WITH_PRECISIONS, build_forward
+from iqray.metrics.forwards import build_forward
 from iqray.metrics.networks import load_network
 from iqray.metrics.precision import use_precision
+from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
 from tests.metric_weights import draw_texture, write_random_weights
@@ -42,6 +43,28 @@ def scale(image):
 def run(module, images):
     with torch.inference_mode():
         return module(images).flatten().tolist()
+
+
+@pytest.mark.parametrize("metric", ["clipiqa", "dbcnn"])
+def test_folded_norms_give_pyiqas_score(directory, textures, metric):
+    network = load(directory, metric)
+    # CLIP's module is in a list, which pyiqa's network does not show.
+    draw_norms(network.clip_model[0] if metric == "clipiqa" else network)
+    forward = build_forward(metric, copy.deepcopy(network))
+    for texture in textures:
+        expected = pytest.approx(run(network, scale(texture)), rel=TOLERANCES[metric])
+        assert run(forward, scale(texture)) == expected
+
+
+def draw_norms(network):
+    """Untrained norms change nothing, and those at the end of CLIP's blocks are 0."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.3, 2, generator=generator)
+            module.weight.data.uniform_(0.3, 1, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
 
 
 @pytest.mark.parametrize("metric", ["clipiqa", "cnniqa", "dbcnn"])

@@ -84,6 +84,24 @@ def test_a_bad_image_changes_no_neighbour(scorer, metric, images, scores_alone):
     assert results[2].status == ("ok" if metric == "musiq" else "too_small")
 
 
+def test_scores_do_not_depend_on_the_number_of_threads(directory, metric):
+    images = [draw_texture(*shape, seed) for seed, shape in enumerate([(300, 400), (301, 333)])]
+    scores = []
+    for num_threads in (1, 2):
+        torch.set_num_threads(num_threads)
+        results = Scorer(find_weights(directory, metric)).score(images)
+        assert torch.get_num_threads() == num_threads
+        scores.append([result.score for result in results])
+    torch.set_num_threads(1)
+    assert scores[1] == pytest.approx(scores[0], rel=TOLERANCES[metric])
+
+
+def test_a_batch_is_reported_before_it_is_scored(scorer, images):
+    reports = []
+    scorer.score(images, lambda: reports.append(1))
+    assert 1 <= len(reports) <= len(images)
+
+
 def test_every_kind_of_image_gives_a_row(scorer):
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     gray = np.repeat(draw_texture(96, 128, seed=3)[..., :1], 3, axis=2)

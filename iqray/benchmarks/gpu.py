@@ -39,8 +39,8 @@ from iqray.benchmarks.pyiqa_device import (
 from iqray.benchmarks.scoring import METRIC_GOALS, decode_pixels
 from iqray.errors import StudyError
 from iqray.gate import MIN_SPEARMAN, compute_spearman
-from iqray.metrics.forwards import METRICS_WITH_PRECISIONS
 from iqray.metrics.precision import PRECISIONS
+from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.metrics.scorer import Scorer
 
 END_TO_END = "end_to_end"

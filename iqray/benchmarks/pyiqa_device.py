@@ -16,9 +16,9 @@ from torchvision.transforms.functional import to_tensor
 
 from iqray.benchmarks.arithmetic import count_metric_flops, synchronize
 from iqray.benchmarks.harness import find_largest_deviation
-from iqray.metrics.forwards import METRICS_WITH_PRECISIONS
 from iqray.metrics.networks import load_network
 from iqray.metrics.precision import use_precision
+from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.metrics.weights import MetricWeights
 
 # Images whose scores on the device are held against those on the CPU, which take seconds each.

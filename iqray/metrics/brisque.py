@@ -40,7 +40,8 @@ class BrisqueScorer:
     coefficients in flat parts, which are nothing but rounding, by up to 5 %. An evaluation in
     float64, though closer to the definition, would not be pyiqa's score to 1e-4. So convolutions
     add in torch's order, and what has an order of its own there (sums, square roots, the
-    regression) is left to torch. On CPUs without fused multiply-adds scores differ by about 1e-3.
+    regression) is left to torch, with one thread: it splits long sums between threads. On CPUs
+    without fused multiply-adds scores differ by about 1e-3.
 
     Args:
         network: pyiqa's BRISQUE with its support vectors.

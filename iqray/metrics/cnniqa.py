@@ -7,9 +7,11 @@ Source: pyiqa 0.1.16, archs/cnniqa_arch.py.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from iqray.metrics.nss import compile_kernel
 from iqray.metrics.precision import PreciseForward
 from iqray.metrics.strips import Convolution, choose_strip_px, cut_strips
 
@@ -53,7 +55,28 @@ class CnniqaForward(PreciseForward):
 def _find_extrema(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Highest and lowest values down the rows, (num_images, width * channels) each.
 
-    Reductions over rows run along memory, which those over rows and columns at once do not.
+    Passes down the rows run along memory, which those over rows and columns at once do not.
     """
     rows = maps.permute(0, 2, 3, 1).flatten(2)
-    return rows.amax(dim=1), rows.amin(dim=1)
+    if not (rows.is_cpu and rows.dtype == torch.float32):
+        return rows.amax(dim=1), rows.amin(dim=1)
+    highest, lowest = rows[:, 0].clone(), rows[:, 0].clone()
+    for image in range(len(rows)):
+        _widen(rows[image].numpy(), highest[image].numpy(), lowest[image].numpy())
+    return highest, lowest
+
+
+@compile_kernel()
+def _widen(rows: np.ndarray, highest: np.ndarray, lowest: np.ndarray) -> None:
+    """Widen extrema by rows of values, both in one pass: half the time of torch's two.
+
+    Args:
+        rows: (num_rows, num_values) float32.
+        highest: (num_values,) float32, overwritten.
+        lowest: likewise.
+    """
+    for row in rows:
+        for index in range(len(row)):
+            value = row[index]
+            highest[index] = value if value > highest[index] else highest[index]
+            lowest[index] = value if value < lowest[index] else lowest[index]

@@ -22,9 +22,6 @@ _FORWARDS: dict[str, Callable[[Any, str], nn.Module]] = {
     "musiq": MusiqForward,
 }
 
-# Metrics whose forward is iqray's own; any other network knows float32 only.
-METRICS_WITH_PRECISIONS = frozenset(_FORWARDS)
-
 
 def build_forward(metric: str, network: nn.Module, precision: str = "fp32") -> nn.Module:
     """Build the fastest forward pass of a metric.

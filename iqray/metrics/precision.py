@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from iqray.metrics.registry import FULL_PRECISION
 from iqray.metrics.strips import Convolution
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+PRECISIONS = (FULL_PRECISION, "tf32", "bf16")
 
 
 def check_precision(precision: str) -> None:

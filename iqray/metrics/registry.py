@@ -55,6 +55,8 @@ _PAPER_METRICS = {
     )
 }
 
+FULL_PRECISION = "fp32"
+
 # Networks that can compute in lower precision; the others have none, or are not iqray's to change.
 METRICS_WITH_PRECISIONS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq"})
 

@@ -6,17 +6,18 @@ neighbours nor on how images were batched, and an image that fails does so alone
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from iqray.metrics.batches import plan_batches
-from iqray.metrics.forwards import METRICS_WITH_PRECISIONS, build_forward, build_image_scorer
+from iqray.metrics.forwards import build_forward, build_image_scorer
 from iqray.metrics.networks import load_network
 from iqray.metrics.precision import check_precision, use_precision
-from iqray.metrics.registry import find_metric
+from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS, find_metric
 from iqray.metrics.weights import MetricWeights
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,9 @@ logger = logging.getLogger(__name__)
 # MUSIQ also looks at the image at 224 and 384 px: up to 7 x 7 and 12 x 12 patches of 32 x 32.
 _ADDED_PX = {"musiq": (7 * 7 + 12 * 12) * 32 * 32}
 
-# Networks whose score does not change with the batch. BRISQUE's does: its regression adds 774
-# terms that nearly cancel, in float32, and a batch adds them in another order (seen: 1e-2
-# relative). For metrics that iqray does not know, nothing is promised.
-_BATCHED_METRICS = frozenset({"clipiqa", "cnniqa", "dbcnn", "musiq", "niqe"})
+# Networks whose score does not change with the batch. For metrics that iqray does not know,
+# nothing is promised.
+_BATCHED_METRICS = METRICS_WITH_PRECISIONS
 
 # Those that take images of unlike shapes at once. On CPUs that saves nothing and costs padding.
 _MIXED_METRICS = frozenset({"musiq"})
@@ -58,11 +58,10 @@ class Scorer:
 
     Args:
         weights: from `iqray.metrics.weights.find_weights`.
-        device: torch's name of the device, such as `cpu` or `cuda`. BRISQUE and NIQE compute on
-            the CPU in any case.
+        device: torch's name of the device, such as `cpu` or `cuda`.
         precision: `fp32` (pyiqa's scores), `tf32` (CUDA's matrix products and convolutions) or
-            `bf16` (the heavy part of networks, on any device). BRISQUE, NIQE and metrics that
-            iqray does not know are always in their full precision.
+            `bf16` (the heavy part of networks, on any device). BRISQUE and NIQE, and
+            metrics that iqray does not know, are always in their full precision.
 
     Raises:
         StudyError: the weights cannot be loaded.
@@ -74,20 +73,33 @@ class Scorer:
     ) -> None:
         check_precision(precision)
         self.info = find_metric(weights.metric)
-        has_precisions = weights.metric in METRICS_WITH_PRECISIONS
-        self._precision = precision if has_precisions else "fp32"
+        self._precision = precision if weights.metric in METRICS_WITH_PRECISIONS else FULL_PRECISION
         network = load_network(weights)
         self._score_image = build_image_scorer(weights.metric, network)
-        # The image scorer computes on the CPU, whatever device is there: milliseconds an image,
-        # and the same score on every machine.
-        self._device = torch.device("cpu" if self._score_image is not None else device)
-        self._forward = build_forward(weights.metric, network, self._precision).to(self._device)
+        self._device = torch.device("cpu" if self._score_image else device)
+        if self._score_image:
+            # One thread of torch each: BRISQUE's sums, split between threads, round otherwise
+            # (seen: 2e-3 relative).
+            self._threads = ThreadPoolExecutor(
+                torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+            )
+        else:
+            forward = build_forward(weights.metric, network, self._precision)
+            self._forward = forward.to(self._device)
 
-    def score(self, images: Sequence[np.ndarray]) -> list[ScoreResult]:
+    @property
+    def device(self) -> str:
+        """Torch's name of what computes: BRISQUE and NIQE always run on the CPU."""
+        return self._device.type
+
+    def score(
+        self, images: Sequence[np.ndarray], report: Callable[[], None] = lambda: None
+    ) -> list[ScoreResult]:
         """Score images of any mix of shapes.
 
         Args:
             images: each (height, width, 3) uint8, RGB.
+            report: called before each batch, so that a caller can tell slow from stuck.
 
         Returns:
             One result per image, in the order given. Images below the metric's smallest side are
@@ -103,10 +115,17 @@ class Scorer:
             if min(image.shape[:2]) < self.info.min_side_px:
                 results[index] = self._refuse(image)
         accepted = [index for index in range(len(images)) if index not in results]
-        for batch in self._plan([images[index].shape for index in accepted]):
-            indices = [accepted[position] for position in batch]
-            scored = self._score_batch([images[index] for index in indices])
-            results.update(zip(indices, scored, strict=True))
+        if self._score_image is not None:
+            scored = self._threads.map(lambda index: self._score_alone(images[index]), accepted)
+            for index in accepted:
+                report()
+                results[index] = next(scored)
+        else:
+            for batch in self._plan([images[index].shape for index in accepted]):
+                report()
+                indices = [accepted[position] for position in batch]
+                own = self._score_batch([images[index] for index in indices])
+                results.update(zip(indices, own, strict=True))
         return [results[index] for index in range(len(images))]
 
     def _refuse(self, image: np.ndarray) -> ScoreResult:
@@ -116,7 +135,7 @@ class Scorer:
 
     def _plan(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Batches of positions among the images with these shapes."""
-        if self._score_image is not None or self.info.name not in _BATCHED_METRICS:
+        if self.info.name not in _BATCHED_METRICS:
             return [[position] for position in range(len(shapes))]
         return plan_batches(
             shapes,

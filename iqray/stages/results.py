@@ -16,6 +16,7 @@ from iqray.duplicates import DuplicateCounts, count_duplicates, describe_duplica
 from iqray.errors import StudyError
 from iqray.figures import MdsExample, render_png, render_svg
 from iqray.identity import hash_content
+from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.progress import show_stage
 from iqray.ranks import count_ranks
 from iqray.rdm import compute_centroids, compute_rdm, embed_mds
@@ -172,6 +173,12 @@ def _list_notes(run: Run, duplicates: DuplicateCounts) -> Iterator[str]:
             )
     if study.scoring.small_images == "upscale":
         yield "Images below a metric's smallest side were enlarged to it before scoring."
+    gated = sorted(METRICS_WITH_PRECISIONS & set(study.metrics))
+    if study.scoring.precision != FULL_PRECISION and gated:
+        yield (
+            f"{', '.join(gated)} computed in {study.scoring.precision} behind the rank gate: every "
+            f"category that could have changed a subset was scored in {FULL_PRECISION}."
+        )
     if study.subsets.orientation == "raw":
         yield "High and low are by raw score, also for metrics where lower is better."
     repeats = describe_duplicates(duplicates)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from iqray.gate import make_gate_key
 from iqray.manifest import select_train
-from iqray.metrics.registry import METRICS_WITH_PRECISIONS
+from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.progress import StageLine, show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
-from iqray.score_jobs import FULL_PRECISION, ScoreJob
+from iqray.score_jobs import ScoreJob
 from iqray.scoring import (
     ScorePlan,
     build_score_pool,
