@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+_HASHED_VALUES = 65_536
+
 
 def hash_content(value: object) -> str:
     """SHA-256 (hex) of a value made of JSON types; mappings are taken in sorted order."""
@@ -26,14 +28,20 @@ def hash_strings(values: Iterable[str]) -> str:
 
 
 def find_repeats(values: pa.ChunkedArray) -> np.ndarray:
-    """Which values occur more than once: (len(values),) bool; nulls do not count."""
-    encoded = values.combine_chunks().dictionary_encode()
+    """Which values occur more than once: (len(values),) bool; nulls do not count.
+
+    Hashes of 8 bytes tell which values may repeat; only these are compared whole, so that millions
+    of different ones are not copied into a dictionary.
+    """
+    repeats = _find_equal(_hash_values(values))
+    encoded = values.filter(pa.array(repeats)).combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
     indices = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
     counts = np.bincount(indices, minlength=len(encoded.dictionary) + 1)
     counts[-1] = 0
-    return counts[indices] > 1
+    repeats[repeats] = counts[indices] > 1
+    return repeats
 
 
 def compute_sha256(path: Path) -> str:
@@ -49,3 +57,24 @@ def make_image_id(path: str) -> int:
     """
     digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _hash_values(values: pa.ChunkedArray) -> np.ndarray:
+    """Hashes (len(values),) uint64; values become Python objects a chunk at a time."""
+    from pandas.util import hash_array  # takes half a second to import, and few need it
+
+    hashes = np.empty(len(values), np.uint64)
+    for start in range(0, len(values), _HASHED_VALUES):
+        chunk = values.slice(start, _HASHED_VALUES).to_numpy(zero_copy_only=False)
+        hashes[start : start + len(chunk)] = hash_array(chunk)
+    return hashes
+
+
+def _find_equal(numbers: np.ndarray) -> np.ndarray:
+    """Which numbers another one equals: (len(numbers),) bool."""
+    order = np.argsort(numbers)
+    equals_next = np.zeros(len(numbers), bool)
+    equals_next[:-1] = numbers[order[1:]] == numbers[order[:-1]]
+    found = np.zeros(len(numbers), bool)
+    found[order] = equals_next | np.roll(equals_next, 1)
+    return found
