@@ -27,6 +27,39 @@ def hash_strings(values: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def hash_rows(rows: pa.Table) -> str:
+    """SHA-256 (hex) of a table of strings and integers, taken column by column.
+
+    Order, nulls and the borders between values count; how the table is cut into chunks does not.
+    Makes no Python object of a value.
+    """
+    digest = hashlib.sha256(rows.num_rows.to_bytes(8, "big"))
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        digest.update(f"{name}\t{column.type}\t{column.null_count}\n".encode())
+        values = column.combine_chunks()
+        if values.null_count:
+            digest.update(values.is_null().cast(pa.uint8()).to_numpy().tobytes())
+            values = values.fill_null("" if pa.types.is_string(values.type) else 0)
+        if pa.types.is_string(values.type):
+            lengths, text = _take_text(values)
+            digest.update(lengths)
+            digest.update(text)
+        else:
+            assert pa.types.is_integer(values.type), (name, values.type)
+            digest.update(values.to_numpy().astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def _take_text(values: pa.StringArray) -> tuple[bytes, memoryview]:
+    """Byte lengths of strings without nulls, and their UTF-8 side by side."""
+    if not len(values):
+        return b"", memoryview(b"")
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, "<i4")[values.offset : values.offset + len(values) + 1]
+    text = memoryview(data if data is not None else b"")[ends[0] : ends[-1]]
+    return (ends[1:] - ends[:-1]).tobytes(), text
+
+
 def find_repeats(values: pa.ChunkedArray) -> np.ndarray:
     """Which values occur more than once: (len(values),) bool; nulls do not count.
 

@@ -6,7 +6,6 @@ image of the dataset has one and none repeats, else `<file>#<row>`; with `webdat
 name, `<shard>#<name>` where the name repeats in the dataset.
 """
 
-import hashlib
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
-from iqray.identity import hash_strings, make_image_id
+from iqray.identity import hash_rows, hash_strings, make_image_id
 from iqray.image_root import ImageRoot
 from iqray.images import IMAGE_SUFFIXES
 from iqray.layouts import folders, parquet, webdataset
@@ -80,14 +79,9 @@ def list_images(dataset: Dataset, root: ImageRoot) -> pa.Table:
 
 def fingerprint_listing(listing: pa.Table) -> str:
     """Key of a listing: changes when a file is added, removed, resized or touched."""
-    lengths, content = hashlib.sha256(), hashlib.sha256()
-    for batch in listing.select(LISTING.names).to_batches(_HASHED_ROWS):
-        texts = [column.cast(pa.string()).fill_null("") for column in batch.columns]
-        joined = pc.binary_join_element_wise(*texts, "\t")
-        # Borders between rows count: a path may hold any character.
-        lengths.update(pc.binary_length(joined).to_numpy(zero_copy_only=False).tobytes())
-        content.update("".join(joined.to_pylist()).encode())
-    return hash_strings([lengths.hexdigest(), content.hexdigest(), get_containers_key(listing)])
+    rows = listing.select(LISTING.names)
+    parts = (rows.slice(start, _HASHED_ROWS) for start in range(0, rows.num_rows, _HASHED_ROWS))
+    return hash_strings([*map(hash_rows, parts), get_containers_key(listing)])
 
 
 def get_containers_key(listing: pa.Table) -> str:

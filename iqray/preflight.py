@@ -5,12 +5,14 @@ What can be known from the study alone is checked by `iqray.study_file`, what ne
 """
 
 import os
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
 from iqray.image_root import ImageRoot
+from iqray.layouts.folders import name_own_category
 from iqray.listing import list_images
 from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
@@ -81,6 +83,7 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
         raise StudyError(
             f"dataset '{dataset.name}': no images in '{dataset.test}' for {shown}{more}; every "
             f"category of '{dataset.train}' needs some: add them, or remove the category"
+            + _explain_own_category(dataset, untested)
         )
     k = study.subsets.compute_k(len(train))
     if k < 2 or k > len(train):
@@ -94,6 +97,15 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
             "categories"
         )
+
+
+def _explain_own_category(dataset: Dataset, categories: Iterable[str]) -> str:
+    if dataset.layout != "folders" or dataset.root is None:
+        return ""
+    own = name_own_category(ImageRoot.parse(dataset.root), dataset.train)
+    if own not in categories:
+        return ""
+    return f" ('{own}' holds the images directly in '{dataset.train}', outside category folders)"
 
 
 def check_usable(dataset: str, manifest: pa.Table) -> None:

@@ -5,10 +5,12 @@ images and scores for the report. Pure: knows neither Ray nor the disk.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray.ranks import MEASURES, count_ranks, describe_weights, rank_cells
 from iqray.schemas import CELLS
@@ -26,6 +28,7 @@ _LEADS = {
 DEMO_WEIGHTS = "demo weights"
 
 _COUNTS = ("num_categories", "num_test_images")
+_IMAGE_COUNTS = ("num_categories", "num_images", "num_unreadable")
 _NUMBERS = ("top1", "top5", "distance", "mean_distance", "final_loss", "train_s")
 
 
@@ -144,24 +147,44 @@ def _describe_leader(measure: str, places: pd.Series) -> str:
     return f"{' and '.join(leaders)} lead on {MEASURE_LABELS[measure]}, each {share}."
 
 
-def count_images(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Count a manifest (`schemas.MANIFEST`) by dataset and split, for the report.
+def count_images(manifests: Iterable[pa.Table]) -> pd.DataFrame:
+    """Count the images of manifests (`schemas.MANIFEST`) by dataset and split, for the report.
 
     Returns:
-        Columns dataset, split, num_categories, num_images, num_unreadable.
+        Columns dataset, split, num_categories, num_images, num_unreadable; sorted by the first two.
     """
-    groups = manifest.assign(is_unreadable=manifest["status"] != "ok").groupby(["dataset", "split"])
-    return groups.agg(
-        num_categories=("category", "nunique"),
-        num_images=("image_id", "size"),
-        num_unreadable=("is_unreadable", "sum"),
-    ).reset_index()
+    counts = []
+    for manifest in manifests:
+        images = manifest.select(["dataset", "split", "category"])
+        is_unreadable = pc.not_equal(manifest["status"], "ok").cast(pa.int64())
+        images = images.append_column("unreadable", is_unreadable)
+        groups = images.group_by(["dataset", "split"]).aggregate(
+            [("category", "count_distinct"), ([], "count_all"), ("unreadable", "sum")]
+        )
+        counts.append(groups.rename_columns(["dataset", "split", *_IMAGE_COUNTS]))
+    return (
+        pa.concat_tables(counts)
+        .sort_by([("dataset", "ascending"), ("split", "ascending")])
+        .to_pandas()
+    )
 
 
-def count_scores(scores: pd.DataFrame) -> pd.DataFrame:
+def count_scores(scores: Iterable[pa.Table]) -> pd.DataFrame:
     """Count scores (`schemas.SCORES`) by dataset, metric and status, for the report.
 
+    Args:
+        scores: tables of a dataset and metric each.
+
     Returns:
-        Columns dataset, metric, status, num_images; `ok` included, so that shares can be formed.
+        Columns dataset, metric, status, num_images, sorted by the first three; `ok` included, so
+        that shares can be formed.
     """
-    return scores.groupby(["dataset", "metric", "status"]).size().reset_index(name="num_images")
+    keys = ["dataset", "metric", "status"]
+    counts = [
+        table.select(keys)
+        .group_by(keys)
+        .aggregate([([], "count_all")])
+        .rename_columns([*keys, "num_images"])
+        for table in scores
+    ]
+    return pa.concat_tables(counts).sort_by([(name, "ascending") for name in keys]).to_pandas()

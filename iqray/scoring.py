@@ -125,7 +125,7 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
             "weights": weights.provenance,
             "weights_sha256": dict(zip(weights.names, weights.sha256s, strict=True)),
             "num_images": rows.num_rows,
-            "status": dict(Counter(rows["status"].to_pylist())),
+            "status": _count_values(rows["status"]),
             "precision": plan.job.precision,
             **gate,
             "files": list(plan.names),
@@ -148,17 +148,24 @@ def _is_complete(storage: Storage, plan: ScorePlan, max_failed_share: float) -> 
     return record["files"] == list(plan.names) and is_allowed
 
 
+def _count_values(values: pa.ChunkedArray) -> dict[str, int]:
+    counts = values.value_counts()
+    return dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
+
+
 def read_outcomes(storage: Storage, plan: ScorePlan, names: Sequence[str]) -> pa.Table:
     """Category, status and reason of the rows in some of a job's files."""
     paths = [f"{plan.job.directory}/{name}" for name in names]
     return storage.read_tables(paths, ["category", "status", "reason"])
 
 
-def read_scores(storage: Storage, dataset: str, metric: str) -> pa.Table:
-    """All score rows of a finished job."""
+def read_scores(
+    storage: Storage, dataset: str, metric: str, columns: list[str] | None = None
+) -> pa.Table:
+    """All score rows of a finished job, with some or all columns."""
     directory = f"scores/{dataset}/{metric}"
     names = storage.read_json(f"{directory}/_complete.json")["files"]
-    return storage.read_tables([f"{directory}/{name}" for name in names])
+    return storage.read_tables([f"{directory}/{name}" for name in names], columns)
 
 
 def predict_failures(rows: pa.Table, job: ScoreJob) -> pa.Table:

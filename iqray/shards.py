@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from iqray.identity import hash_strings
+from iqray.identity import hash_rows, hash_strings
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Shard:
 def split_into_shards(rows: pa.Table, shard_size: int, table: str, start: int = 0) -> list[Shard]:
     """Cut images into shards of `shard_size` rows; the last may be smaller.
 
+    A shard's content is the hash of its rows' category, path and SHA-256; before the images' bytes
+    are known, of all that their listing says: an image that is replaced makes another shard.
+
     Args:
-        rows: images; their `path` and `sha256` (or `modified_ns`, before bytes are read) make the
-            shard's content hash.
+        rows: of a listing, or of a manifest.
         shard_size: rows of a shard.
         table: path of the table that holds the rows, side by side.
         start: position there of the first of them.
     """
-    identity = [name for name in ("path", "sha256", "modified_ns") if name in rows.column_names]
+    is_inspected = "sha256" in rows.column_names
+    identity = rows.select(["category", "path", "sha256"]) if is_inspected else rows
     shards = []
-    for offset in range(0, rows.num_rows, shard_size):
-        part = rows.slice(offset, shard_size)
-        columns = [map(str, part.column(name).to_pylist()) for name in identity]
-        content = hash_strings("\t".join(values) for values in zip(*columns, strict=True))
-        index = offset // shard_size
-        shards.append(Shard(table, index, start + offset, part.num_rows, content))
+    for index, offset in enumerate(range(0, rows.num_rows, shard_size)):
+        part = identity.slice(offset, shard_size)
+        shards.append(Shard(table, index, start + offset, part.num_rows, hash_rows(part)))
     return shards

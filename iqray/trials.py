@@ -5,6 +5,7 @@ the images it trains and tests on, architecture, recipe, steps, initialisation, 
 versions that change numbers. Cells of equal content share a trial.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,9 +132,18 @@ def plan_trials(
     return cells, trials
 
 
-def select_usable(manifest: pa.Table) -> pa.Table:
-    """Rows of the images that can be trained and tested on."""
-    return manifest.filter(pc.equal(manifest["status"], "ok"))
+def select_usable(manifest: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of the images that can be trained and tested on, with some or all columns."""
+    rows = manifest if columns is None else manifest.select(columns)
+    return rows.filter(pc.equal(manifest["status"], "ok"))
+
+
+def count_images(images: pa.Table) -> Counter[tuple[str, str]]:
+    """Images by (split, category)."""
+    keys = ["split", "category"]
+    groups = images.select(keys).group_by(keys).aggregate([([], "count_all")])
+    columns = [groups[name].to_pylist() for name in (*keys, "count_all")]
+    return Counter({(split, category): n for split, category, n in zip(*columns, strict=True)})
 
 
 def order_longest_first(trials: Iterable[Trial]) -> list[Trial]:
@@ -159,22 +169,49 @@ def _list_categories(subsets: pa.Table) -> dict[tuple[str, str, str], tuple[str,
 
 
 class _ImageIndex:
-    """Counts and content hashes of a dataset's usable images by split and category."""
+    """Counts and content hashes of a dataset's usable images by split and category.
+
+    Images stay Arrow columns; only those of one category at a time become Python objects.
+    """
 
     def __init__(self, manifest: pa.Table) -> None:
-        usable = select_usable(manifest).select(["split", "category", "path", "sha256"])
-        self._images: dict[tuple[str, str], list[str]] = {}
-        for row in usable.to_pylist():
-            images = self._images.setdefault((row["split"], row["category"]), [])
-            images.append(f"{row['path']}\t{row['sha256']}")
-        self._hashes = {key: hash_strings(sorted(rows)) for key, rows in self._images.items()}
+        usable = select_usable(manifest, ["split", "category", "path", "sha256"])
+        order = _order_by_category(usable)
+        images = usable.select(["path", "sha256"])
+        # Manifests of layout folders are in this order, and need no copy.
+        self._images = images if np.all(np.diff(order) > 0) else images.take(pa.array(order))
+        counts = count_images(usable)
+        self._counts = {
+            (split, category): counts[split, category]
+            for split, category in sorted(counts, key=lambda key: (key[0] != "train", key[1]))
+        }
+        starts = np.cumsum([0, *self._counts.values()]).tolist()
+        self._starts = dict(zip(self._counts, starts, strict=False))
+        self._hashes: dict[tuple[str, str], str] = {}
 
     def count(self, split: str, categories: Sequence[str]) -> int:
-        return sum(len(self._images.get((split, category), ())) for category in categories)
+        return sum(self._counts.get((split, category), 0) for category in categories)
 
     def hash_images(self, categories: Sequence[str]) -> str:
         keys = [(split, category) for split in ("train", "test") for category in categories]
-        return hash_strings(part for key in keys for part in (*key, self._hashes.get(key, "none")))
+        return hash_strings(part for key in keys for part in (*key, self._hash_category(key)))
+
+    def _hash_category(self, key: tuple[str, str]) -> str:
+        if key not in self._counts:
+            return "none"
+        if key not in self._hashes:
+            own = self._images.slice(self._starts[key], self._counts[key])
+            pairs = zip(own["path"].to_pylist(), own["sha256"].to_pylist(), strict=True)
+            self._hashes[key] = hash_strings(sorted(f"{path}\t{sha256}" for path, sha256 in pairs))
+        return self._hashes[key]
+
+
+def _order_by_category(images: pa.Table) -> np.ndarray:
+    """Positions of images, training images first, by category and then as they stand: int64."""
+    places = images.select(["split", "category"])
+    places = places.append_column("row", pa.array(np.arange(images.num_rows)))
+    keys = [("split", "descending"), ("category", "ascending"), ("row", "ascending")]
+    return places.sort_by(keys)["row"].to_numpy()
 
 
 def _describe_recipe(recipe: Recipe, architecture: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Values that repeat, against a plain count."""
+"""Content keys of rows; values that repeat, against a plain count."""
 
 from collections import Counter
 
@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from iqray import identity
-from iqray.identity import find_repeats
+from iqray.identity import find_repeats, hash_rows
+
+ROWS = pa.table({"path": ["a", "bc", "", None, "größe"], "num_bytes": [1, 2, None, 0, 5]})
 
 
 def make_values(number: int) -> pa.ChunkedArray:
@@ -40,3 +42,42 @@ def test_hashes_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPatc
     expected = find_repeats(values).tolist()
     monkeypatch.setattr(identity, "_HASHED_VALUES", 64)
     assert find_repeats(values).tolist() == expected
+
+
+def replace(index: int, **values: object) -> pa.Table:
+    rows = ROWS.to_pylist()
+    rows[index] |= values
+    return pa.Table.from_pylist(rows, schema=ROWS.schema)
+
+
+def test_chunks_and_slices_do_not_count() -> None:
+    cut = pa.concat_tables([ROWS.slice(0, 2), ROWS.slice(2, 0), ROWS.slice(2)])
+    between = pa.concat_tables([ROWS, ROWS, ROWS]).combine_chunks().slice(5, 5)
+    assert hash_rows(ROWS) == hash_rows(cut) == hash_rows(between)
+    assert hash_rows(ROWS.slice(1, 3)) == hash_rows(pa.concat_tables([ROWS]).slice(1, 3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(0, path="b"),
+        replace(0, num_bytes=3),
+        replace(2, path=None),
+        replace(3, path=""),
+        replace(2, num_bytes=0),
+        replace(3, num_bytes=None),
+        pa.table({"path": ["ab", "c", "", None, "größe"], "num_bytes": ROWS["num_bytes"]}),
+        ROWS.take([1, 0, 2, 3, 4]),
+        ROWS.slice(0, 4),
+        ROWS.rename_columns(["path", "position"]),
+        ROWS.select(["num_bytes", "path"]),
+    ],
+)
+def test_values_order_nulls_and_borders_count(other: pa.Table) -> None:
+    assert hash_rows(other) != hash_rows(ROWS)
+
+
+def test_tables_without_rows_differ_by_columns() -> None:
+    empty = ROWS.slice(0, 0)
+    assert hash_rows(empty) == hash_rows(ROWS.schema.empty_table())
+    assert hash_rows(empty) != hash_rows(empty.select(["path"]))

@@ -11,7 +11,7 @@ from iqray.images import ImageFailure
 from iqray.listing import list_images
 from iqray.sources import ImageSource
 from iqray.study import Dataset
-from tests.layout_files import LAYOUTS, WRITERS, encode_images
+from tests.layout_files import LAYOUTS, WRITERS, encode_images, write_folders
 from tests.s3_server import BUCKET, serve_folder
 
 IMAGES = encode_images()
@@ -52,6 +52,16 @@ def test_an_object_store_gives_what_the_folder_gives(
     lost = next(ImageSource.of(dataset, remote).read(listing))
     assert isinstance(lost, ImageFailure)
     assert lost.status == "missing"
+
+
+def test_images_outside_category_folders_are_found_in_an_object_store(
+    tmp_path: Path, address: str
+) -> None:
+    write_folders(tmp_path / "flat", {"loose.jpg": b"1", "ant/1.jpg": b"2", "notes.txt": b""})
+    dataset = Dataset(name="d", root=get_uri(address, "flat"), train=".", test=None)
+    listing = list_images(dataset, ImageRoot.parse(str(dataset.root)))
+    assert listing["category"].to_pylist() == ["flat", "ant"]
+    assert listing["path"].to_pylist() == ["loose.jpg", "ant/1.jpg"]
 
 
 def test_a_missing_bucket_is_named(address: str) -> None:

@@ -180,6 +180,21 @@ def test_compressed_archives_and_links_are_refused(tmp_path: Path) -> None:
         list_tars(tmp_path, test=None)
 
 
+def test_categories_may_be_links_within_the_archive(tmp_path: Path) -> None:
+    path = write_tar(tmp_path, {"1.jpg": IMAGE, "1.cls": b"newt", "2.jpg": IMAGE, "3.jpg": IMAGE})
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("2.cls", tarfile.LNKTYPE), ("3.cls", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "1.cls"
+            tar.addfile(link)
+    assert list_tars(tmp_path, test=None)["category"].to_pylist() == ["newt"] * 3
+    with tarfile.open(path, "a") as tar:
+        link.name, link.linkname = "4.cls", "5.cls"
+        tar.addfile(link)
+    with pytest.raises(StudyError, match=r"'4\.cls' .*links to a member that is not there"):
+        list_tars(tmp_path, test=None)
+
+
 def test_a_shorter_archive_than_listed_has_changed(tmp_path: Path) -> None:
     path = write_tar(tmp_path, {"ant/1.jpg": IMAGE, "ant/2.jpg": IMAGE})
     listing = list_tars(tmp_path, test=None)

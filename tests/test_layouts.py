@@ -125,7 +125,7 @@ def test_bad_images_are_rows_with_a_reason(layout: str, tmp_path: Path) -> None:
     source = ImageSource.of(dataset, ImageRoot(str(dataset.root)))
     storage = Storage(str(tmp_path / "out"))
     plan = plan_manifest("d", source, list_dataset(dataset))
-    build_manifests(storage, [plan], PoolSize(1), lambda _: None)
+    build_manifests(storage, [plan], PoolSize(1, 1), lambda _: None)
     rows = read_manifest(storage, "d").to_pylist()
     found = {(row["split"], row["category"], row["reason"]) for row in rows if row["reason"]}
     assert len(rows) == len(images)

@@ -33,6 +33,23 @@ def test_paths_and_categories_are_the_users_own(make_dataset: MakeDataset) -> No
     ]
 
 
+def test_images_beside_categories_belong_to_their_folders_name(make_dataset: MakeDataset) -> None:
+    root = make_dataset(categories=("ant", "bee"), num_train=1, num_test=1)
+    (root / "train/ant/0000.jpg").rename(root / "train/loose.JPG")
+    (root / "train/.hidden.jpg").write_bytes(b"")
+    (root / "train/notes.txt").write_text("no image")
+    listing = list_folder(root, test=None)
+    assert listing["category"].to_pylist() == ["train", "bee"]
+    assert listing["path"].to_pylist() == ["train/loose.JPG", "train/bee/0000.jpg"]
+
+
+def test_a_flat_folder_is_one_category(make_dataset: MakeDataset) -> None:
+    folder = make_dataset(categories=("my ants",), num_train=2) / "train" / "my ants"
+    listing = list_folder(folder, train=".", test=None)
+    assert listing["category"].to_pylist() == ["my ants"] * 2
+    assert listing["path"].to_pylist() == ["0000.jpg", "0001.jpg"]
+
+
 def test_equal_base_names_keep_apart(make_dataset: MakeDataset) -> None:
     root = make_dataset()
     listing = list_folder(root)

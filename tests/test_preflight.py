@@ -67,6 +67,15 @@ def test_category_without_test_images(
         check(root, weights, tmp_path / "out")
 
 
+def test_images_outside_category_folders_are_no_silent_loss(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    root = make_dataset()
+    (root / "train/ant/0000.jpg").rename(root / "train/0000.jpg")
+    with pytest.raises(StudyError, match=r"for 'train'; .*'train' holds the images directly in"):
+        check(root, weights, tmp_path / "out")
+
+
 def test_a_study_needs_test_images(
     make_dataset: MakeDataset, weights: Path, tmp_path: Path
 ) -> None:

@@ -153,12 +153,12 @@ def test_images_and_scores_are_counted():
             "status": ["ok", "decode_error", "ok", "ok"],
         }
     )
-    images = count_images(manifest).set_index("split")
+    images = count_images([pa.Table.from_pandas(manifest)]).set_index("split")
     assert images.loc["train", ["num_categories", "num_images", "num_unreadable"]].tolist() == [
         2,
         3,
         1,
     ]
     scores = manifest.assign(metric="niqe")
-    counted = count_scores(scores).set_index("status")["num_images"]
+    counted = count_scores([pa.Table.from_pandas(scores)]).set_index("status")["num_images"]
     assert counted.to_dict() == {"decode_error": 1, "ok": 3}

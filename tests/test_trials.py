@@ -1,13 +1,17 @@
 import dataclasses
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from iqray import schemas
+from iqray.identity import hash_strings
+from iqray.stages.subsets import _count_images
 from iqray.study import Study
 from iqray.study_file import parse_study
-from iqray.trials import Cell, Trial, order_longest_first, plan_trials
+from iqray.trials import Cell, Trial, _ImageIndex, order_longest_first, plan_trials
 
 VERSIONS = {"torch": "2.15.0", "training": "1"}
 CATEGORIES = ("a", "b", "c", "d")
@@ -160,3 +164,40 @@ def test_versions_are_part_of_the_identity() -> None:
     trial = next(iter(trials.values()))
     other = dataclasses.replace(trial, versions={**VERSIONS, "torch": "2.16.0"})
     assert other.trial_id != trial.trial_id
+
+
+def hash_plainly(rows: list[dict[str, Any]], categories: str) -> str:
+    parts: list[str] = []
+    for split in ("train", "test"):
+        for category in categories:
+            own = [
+                f"{row['path']}\t{row['sha256']}"
+                for row in rows
+                if (row["split"], row["category"], row["status"]) == (split, category, "ok")
+            ]
+            parts += [split, category, hash_strings(sorted(own)) if own else "none"]
+    return hash_strings(parts)
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_counts_and_hashes_are_those_of_a_plain_loop(is_shuffled: bool) -> None:
+    rows = make_manifest().to_pylist()
+    for row in rows[::7]:
+        row["status"] = "truncated"
+    for row in rows:
+        row["status"] = "missing" if row["category"] == "c" else row["status"]
+    # Between train and test in the alphabet of bytes, and longer than its neighbour by one.
+    rows[5]["path"], rows[6]["path"] = "train/a/größe", "train/a/größe\x01"
+    order = np.random.default_rng(0).permutation(len(rows)) if is_shuffled else range(len(rows))
+    table = pa.Table.from_pylist([rows[index] for index in order], schema=schemas.MANIFEST)
+    index = _ImageIndex(pa.concat_tables([table.slice(0, 9), table.slice(9)]))
+    for categories in ("a", "b", "abd", "cd", "x"):
+        assert index.hash_images(categories) == hash_plainly(rows, categories)
+        for split in ("train", "test"):
+            assert index.count(split, categories) == sum(
+                row["split"] == split and row["category"] in categories and row["status"] == "ok"
+                for row in rows
+            )
+    assert _count_images({"d": table}) == Counter(
+        ("d", row["split"], row["category"]) for row in rows if row["status"] == "ok"
+    )

@@ -1,4 +1,7 @@
-"""Layout `folders`: `<root>/<split>/<category>/.../<image>`, local or at a URI."""
+"""Layout `folders`: `<root>/<split>/<category>/.../<image>`, local or at a URI.
+
+Images that lie in the split's folder itself belong to the category of that folder's name.
+"""
 
 import os
 import posixpath
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from iqray.errors import StudyError
 from iqray.image_root import ImageRoot, map_in_threads
@@ -21,8 +25,9 @@ _File = tuple[str, int, int]
 def list_split(dataset: Dataset, root: ImageRoot, folder: str) -> pa.Table:
     """Images of one split, sorted by path: a table of `FOUND`.
 
-    Every file below `<root>/<split>/<category>/`, at any depth, that has an image suffix; names
-    that start with a dot are passed over. The path is kept as the user wrote it.
+    Every file below `<root>/<split>/`, at any depth, that has an image suffix; names that start
+    with a dot are passed over. The path is kept as the user wrote it. Images in the split's folder
+    itself come first.
 
     Raises:
         StudyError: a name is not UTF-8, or a folder cannot be read.
@@ -30,10 +35,16 @@ def list_split(dataset: Dataset, root: ImageRoot, folder: str) -> pa.Table:
     del dataset  # other layouts need its columns
     if not root.is_folder(folder):
         return FOUND.empty_table()
-    # The order of whole paths: 'a-b/1' comes before 'a/1'.
-    categories = sorted(_list_folders(root, folder), key=lambda name: f"{name}/")
+    categories, files = _list_entries(root, folder)
     tables = map_in_threads(lambda category: _list_category(root, folder, category), categories)
-    return pa.concat_tables([FOUND.empty_table(), *tables])
+    return pa.concat_tables([_tabulate(name_own_category(root, folder), files), *tables])
+
+
+def name_own_category(root: ImageRoot, folder: str) -> str:
+    """Category of the images that lie in a split's folder itself: the name of that folder."""
+    path = posixpath.normpath(folder)
+    where = root.describe("" if path == "." else path)
+    return posixpath.basename(where) or where
 
 
 def identify(dataset: Dataset, images: pa.Table) -> pa.ChunkedArray:
@@ -58,14 +69,33 @@ class FolderReader:
             return bytes(file.read())
 
 
-def _list_folders(root: ImageRoot, folder: str) -> Iterator[str]:
-    if root.is_local:
-        with os.scandir(root.get_full_path(folder)) as entries:
-            yield from (entry.name for entry in entries if _is_shown(entry) and entry.is_dir())
-        return
+def _list_entries(root: ImageRoot, folder: str) -> tuple[list[str], list[_File]]:
+    """Names of a split's categories, and the images beside them, in the order of whole paths."""
+    list_in_store = _list_local if root.is_local else _list_remote
+    categories, files = list_in_store(root, folder)
+    # The order of whole paths: 'a-b/1' comes before 'a/1'.
+    return sorted(categories, key=lambda name: f"{name}/"), sorted(files)
+
+
+def _list_local(root: ImageRoot, folder: str) -> tuple[list[str], list[_File]]:
+    categories, files = [], []
+    with os.scandir(root.get_full_path(folder)) as entries:
+        for entry in filter(_is_shown, entries):
+            if entry.is_dir():
+                categories.append(entry.name)
+            elif _is_image(entry.name):
+                files.append(_describe_entry(root, entry))
+    return categories, files
+
+
+def _list_remote(root: ImageRoot, folder: str) -> tuple[list[str], list[_File]]:
+    categories, files = [], []
     for info in root.list_entries(folder):
         if info.type == info.type.Directory:
-            yield info.base_name
+            categories.append(info.base_name)
+        elif info.is_file and _is_image(info.base_name):
+            files.append(_describe_info(root, info))
+    return categories, files
 
 
 def _list_category(root: ImageRoot, folder: str, category: str) -> pa.Table:
@@ -92,16 +122,14 @@ def _tabulate(category: str, files: list[_File]) -> pa.Table:
 
 def _walk_remote(root: ImageRoot, folder: str) -> Iterator[_File]:
     for info in root.list_entries(folder, recursive=True):
-        if info.is_file and info.base_name.lower().endswith(IMAGE_SUFFIXES):
-            yield root.get_relative_path(info.path), info.size or 0, info.mtime_ns or 0
+        if info.is_file and _is_image(info.base_name):
+            yield _describe_info(root, info)
 
 
 def _walk_local(root: ImageRoot, folder: str) -> Iterator[_File]:
     """Walk a local folder; faster than pyarrow's, and keeps links to nowhere."""
     for entry in _walk_entries(root.get_full_path(folder)):
-        path = root.get_relative_path(entry.path)
-        _check_text(path, root)
-        yield path, *_read_stat(entry)
+        yield _describe_entry(root, entry)
 
 
 def _walk_entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -111,8 +139,22 @@ def _walk_entries(folder: str) -> Iterator[os.DirEntry[str]]:
                 continue
             if entry.is_dir():
                 yield from _walk_entries(entry.path)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            elif _is_image(entry.name):
                 yield entry
+
+
+def _describe_info(root: ImageRoot, info: pafs.FileInfo) -> _File:
+    return root.get_relative_path(info.path), info.size or 0, info.mtime_ns or 0
+
+
+def _describe_entry(root: ImageRoot, entry: os.DirEntry[str]) -> _File:
+    path = root.get_relative_path(entry.path)
+    _check_text(path, root)
+    return path, *_read_stat(entry)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_shown(entry: os.DirEntry[str]) -> bool:

@@ -21,14 +21,13 @@ from iqray.identity import find_repeats
 from iqray.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.images import IMAGE_SUFFIXES
 from iqray.layouts.base import FOUND, SEPARATOR, describe_file
+from iqray.layouts.tar_headers import BLOCK_BYTES, Member, TarHeaders
 from iqray.study import Dataset
 
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 # A tar header and the small text files beside it come in one request to an object store.
 _BUFFER_BYTES = 4096
-
-_BLOCK_BYTES = 512
 
 _NUM_OPEN_FILES = 32
 
@@ -116,47 +115,44 @@ def _read_headers(
     buffered: io.BufferedReader, file: FoundFile, where: str, category_field: str | None
 ) -> _Shard:
     shard = _Shard()
-    with tarfile.open(fileobj=buffered, mode="r:") as tar:
-        for member in tar:
-            if member.offset_data + member.size > file.num_bytes:
-                raise StudyError(
-                    f"tar file '{where}' is cut off: '{member.name}' ends after the file does; "
-                    "copy it again, or remove it"
-                )
-            _sort_in(shard, tar, member, where, category_field)
-        _check_end(buffered, tar.offset, where)
+    headers = TarHeaders(buffered)
+    texts = _TextReader(buffered, where)
+    for member in headers:
+        if member.offset + member.num_bytes > file.num_bytes:
+            raise StudyError(
+                f"tar file '{where}' is cut off: '{member.name}' ends after the file does; "
+                "copy it again, or remove it"
+            )
+        _sort_in(shard, texts, member, where, category_field)
+    _check_end(buffered, headers.offset, where)
     return shard
 
 
 def _sort_in(
-    shard: _Shard,
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    where: str,
-    category_field: str | None,
+    shard: _Shard, texts: "_TextReader", member: Member, where: str, category_field: str | None
 ) -> None:
     name = member.name.lower()
-    if member.isdir() or name.rpartition("/")[2].startswith("."):
+    if member.is_folder or name.startswith(".", name.rfind("/") + 1):
         return
     if name.endswith(IMAGE_SUFFIXES):
-        if not member.isreg() or member.issparse():
+        if not member.is_plain:
             raise StudyError(
                 f"'{member.name}' in tar file '{where}' is a link or sparse, which cannot be read "
                 "by its position; store the image itself"
             )
         _check_text(member.name, where)
-        shard.images.append((member.name, member.offset_data, member.size))
+        shard.images.append((member.name, member.offset, member.num_bytes))
     elif name.endswith(".cls") and category_field is None:
-        shard.cls[_get_key(member.name)] = _read_text(tar, member, where).strip()
+        shard.cls[_get_key(member.name)] = texts.read(member).strip()
     elif name.endswith(".json") and category_field is not None:
-        text = _read_text(tar, member, where)
+        text = texts.read(member)
         shard.fields[_get_key(member.name)] = _read_field(text, category_field, member.name, where)
 
 
 def _check_end(buffered: io.BufferedReader, offset: int, where: str) -> None:
     """Check that listing ended where the archive does: tarfile stops at a damaged header too."""
     buffered.seek(offset)
-    block = buffered.read(_BLOCK_BYTES)
+    block = buffered.read(BLOCK_BYTES)
     if block.strip(b"\0"):
         raise StudyError(
             f"tar file '{where}' is broken at byte {offset}: neither a header nor the archive's "
@@ -201,12 +197,43 @@ def _get_key(name: str) -> str:
     return f"{folder}{slash}{base.partition('.')[0]}"
 
 
-def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> str:
-    content = tar.extractfile(member)
-    try:
-        return content.read().decode() if content is not None else ""
-    except UnicodeDecodeError as error:
-        raise StudyError(f"'{member.name}' in tar file '{where}' is not UTF-8 text") from error
+class _TextReader:
+    """Reads the small text members of a tar file."""
+
+    def __init__(self, buffered: io.BufferedReader, where: str) -> None:
+        self._buffered = buffered
+        self._where = where
+
+    def read(self, member: Member) -> str:
+        """Text of a member; of the member that it links to."""
+        try:
+            return self._read_bytes(member).decode()
+        except UnicodeDecodeError as error:
+            raise StudyError(
+                f"'{member.name}' in tar file '{self._where}' is not UTF-8 text"
+            ) from error
+
+    def _read_bytes(self, member: Member) -> bytes:
+        if member.is_plain:
+            self._buffered.seek(member.offset)
+            return self._buffered.read(member.num_bytes)
+        try:
+            content = self._archive.extractfile(self._linked[member.offset])
+        except KeyError as error:
+            raise StudyError(
+                f"'{member.name}' in tar file '{self._where}' links to a member that is not there"
+            ) from error
+        return content.read() if content is not None else b""
+
+    @functools.cached_property
+    def _archive(self) -> tarfile.TarFile:
+        self._buffered.seek(0)
+        return tarfile.open(fileobj=self._buffered, mode="r:")
+
+    @functools.cached_property
+    def _linked(self) -> dict[int, tarfile.TarInfo]:
+        """Members as tarfile knows them, which finds what they link to, by their offset."""
+        return {member.offset_data: member for member in self._archive.getmembers()}
 
 
 def _read_field(text: str, name: str, member: str, where: str) -> str:

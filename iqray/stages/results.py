@@ -129,14 +129,11 @@ def _read_duplicates(run: Run) -> DuplicateCounts:
 
 def _collect_inputs(run: Run, duplicates: DuplicateCounts) -> ReportInputs:
     study = run.study
-    scores = pd.concat(
-        read_scores(run.storage, dataset.name, metric)
-        .select(["dataset", "metric", "status"])
-        .to_pandas()
+    scores = (
+        read_scores(run.storage, dataset.name, metric, ["dataset", "metric", "status"])
         for dataset in study.datasets
         for metric in study.metrics
     )
-    manifests = pa.concat_tables(run.manifests.values()).to_pandas()
     cells = _read_frame(run, CELLS_PATH)
     return ReportInputs(
         study=study.name,
@@ -144,7 +141,7 @@ def _collect_inputs(run: Run, duplicates: DuplicateCounts) -> ReportInputs:
         rank_counts=_read_frame(run, RANK_COUNTS_PATH),
         category_stats=_read_frame(run, CATEGORY_STATS_PATH),
         subsets=_read_frame(run, SUBSETS_PATH),
-        image_counts=count_images(manifests),
+        image_counts=count_images(run.manifests.values()),
         score_counts=count_scores(scores),
         weights={metric: found.provenance for metric, found in run.weights.items()},
         recipe=study.recipe.name,

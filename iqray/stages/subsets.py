@@ -14,7 +14,7 @@ from iqray.run import Run
 from iqray.scoring import read_scores
 from iqray.stages.scores import plan_study_scores
 from iqray.subsets import choose_subsets
-from iqray.trials import select_usable
+from iqray.trials import count_images, select_usable
 
 CATEGORY_STATS_PATH = "category_stats.parquet"
 SUBSETS_PATH = "subsets.parquet"
@@ -71,7 +71,11 @@ def _make_scores_key(run: Run) -> str:
 def _count_images(manifests: Mapping[str, pa.Table]) -> Counter[tuple[str, str, str]]:
     """Usable images by (dataset, split, category)."""
     return Counter(
-        (dataset, row["split"], row["category"])
-        for dataset, manifest in manifests.items()
-        for row in select_usable(manifest).select(["split", "category"]).to_pylist()
+        {
+            (dataset, split, category): count
+            for dataset, manifest in manifests.items()
+            for (split, category), count in count_images(
+                select_usable(manifest, ["split", "category"])
+            ).items()
+        }
     )
