@@ -4,6 +4,7 @@ Reads image files and weight files. Writes seeded random weights, of the publish
 metrics whose file is absent: speed does not depend on what weights hold.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 import scipy.io
 import torch
+from torch import nn
 
 from iqray.demo.backbones import seed_torch
 from iqray.demo.distortions import encode_jpeg
@@ -55,6 +57,10 @@ _LAST_BIASES = {
     "dbcnn": ("fc.bias", 0.5),
     "musiq": ("head.bias", 50.0),
 }
+
+
+# By what their last layer's weights are multiplied for scores that differ by about a tenth.
+_LAST_SCALES = {"cnniqa": 5.0, "dbcnn": 100.0, "musiq": 10.0}
 
 
 def read_images(folder: Path, num_images: int) -> list[bytes]:
@@ -145,6 +151,10 @@ def _draw_brisque() -> _Write:
 def _draw_clipiqa() -> _Write:
     network: Any = create_network("clipiqa")
     [model] = network.clip_model
+    nn.init.constant_(model.logit_scale, math.log(100))  # as published
+    for name, parameter in model.named_parameters():
+        if name.endswith("bn3.weight"):  # drawn as 0, which would switch off every block
+            nn.init.constant_(parameter, 0.5)
     return lambda file: torch.save(model.state_dict(), file)
 
 
@@ -159,6 +169,8 @@ def _draw_network(metric: str) -> _Write:
     state = create_network(metric).state_dict()
     bias, value = _LAST_BIASES[metric]
     state[bias].fill_(value)
+    # Scores then differ between images in more than their last digits.
+    state[bias.replace("bias", "weight")].mul_(_LAST_SCALES[metric])
     return lambda file: torch.save(state, file)
 
 
