@@ -6,6 +6,8 @@ image of the dataset has one and none repeats, else `<file>#<row>`; with `webdat
 name, `<shard>#<name>` where the name repeats in the dataset.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from types import ModuleType
 
 import numpy as np
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
-from iqray.identity import hash_rows, hash_strings, make_image_id
-from iqray.image_root import ImageRoot
+from iqray.identity import hash_content, hash_rows, hash_strings, make_image_id
+from iqray.image_root import FoundFile, ImageRoot
 from iqray.images import IMAGE_SUFFIXES
 from iqray.layouts import folders, parquet, webdataset
 from iqray.layouts.base import describe_layout
@@ -35,6 +37,9 @@ LISTING = pa.schema(
     ]
 )
 
+# What a manifest keeps of its listing.
+RESTORED_COLUMNS = tuple(name for name in LISTING.names if name != "modified_ns")
+
 _LAYOUTS: dict[str, ModuleType] = {
     "folders": folders,
     "parquet": parquet,
@@ -46,6 +51,12 @@ _CONTAINERS_FIELD = b"iqray_containers"
 
 _HASHED_ROWS = 65_536
 
+# In the metadata of a listing, and of the manifest that is made of it.
+LISTING_KEY_FIELD = b"iqray_listing"
+
+# Raise when the same files would give another listing.
+LISTING_VERSION = 1
+
 
 def list_images(dataset: Dataset, root: ImageRoot) -> pa.Table:
     """All images of a dataset: a table of `LISTING`.
@@ -54,11 +65,11 @@ def list_images(dataset: Dataset, root: ImageRoot) -> pa.Table:
         StudyError: a split has no image, a file is broken, or two images have the same path.
     """
     layout = _LAYOUTS[dataset.layout]
-    splits = {"train": dataset.train, "test": dataset.test}
+    # Before any file is opened: one that changes meanwhile makes the key out of date.
+    key = make_listing_key(dataset, root, find_containers(dataset, root))
     found = {
         split: _list_split(dataset, root, layout, folder)
-        for split, folder in splits.items()
-        if folder is not None
+        for split, folder in _get_splits(dataset).items()
     }
     splits_column = pa.concat_arrays(
         [pa.repeat(split, table.num_rows) for split, table in found.items()]
@@ -74,7 +85,64 @@ def list_images(dataset: Dataset, root: ImageRoot) -> pa.Table:
         "image_id": pa.array(image_ids),
     }
     listing = pa.table({name: columns[name] for name in LISTING.names}, schema=LISTING)
-    return listing.replace_schema_metadata({_CONTAINERS_FIELD: _hash_containers(images)})
+    return listing.replace_schema_metadata(
+        {_CONTAINERS_FIELD: _hash_containers(images), LISTING_KEY_FIELD: key}
+    )
+
+
+def find_containers(dataset: Dataset, root: ImageRoot) -> dict[str, list[FoundFile]]:
+    """Files that hold many images each, by split; none with layout folders. Opens no file."""
+    if dataset.layout == "folders":
+        return {}
+    layout = _LAYOUTS[dataset.layout]
+    return {
+        split: layout.find_containers(root, folder)
+        for split, folder in _get_splits(dataset).items()
+    }
+
+
+def make_listing_key(
+    dataset: Dataset, root: ImageRoot, containers: Mapping[str, Sequence[FoundFile]]
+) -> str:
+    """Key of what a listing is made from: settings, and the containers' names, sizes and times.
+
+    Returns:
+        The key; empty where it cannot vouch for the images: with layout folders, and where a store
+        does not say when a file was modified.
+    """
+    files = [file for found in containers.values() for file in found]
+    if not files or any(file.modified_ns == 0 for file in files):
+        return ""
+    settings = dataset.model_dump(mode="json", exclude={"name", "root", "demo"})
+    found = {split: [astuple(file) for file in own] for split, own in containers.items()}
+    return hash_content([LISTING_VERSION, root.uri, settings, found])
+
+
+def restore_listing(
+    dataset: Dataset, manifest: pa.Table, containers: Mapping[str, Sequence[FoundFile]], key: str
+) -> pa.Table:
+    """The listing that a manifest was made of, where its containers have not changed since.
+
+    Args:
+        dataset: of layout parquet or webdataset.
+        manifest: its rows, with at least `RESTORED_COLUMNS`.
+        containers: as they are now.
+        key: of the listing, equal to the manifest's.
+    """
+    files = pa.table(
+        list(zip(*(astuple(file) for own in containers.values() for file in own), strict=True)),
+        names=["container", "file_bytes", "modified_ns"],
+    )
+    where = pc.index_in(manifest["container"], value_set=files["container"].combine_chunks())
+    columns = {name: manifest[name] for name in RESTORED_COLUMNS}
+    for name in ("file_bytes", "modified_ns"):
+        columns[name] = files[name].take(where)
+    if dataset.layout == "parquet":  # known only since the images were read
+        columns["num_bytes"] = pa.nulls(manifest.num_rows, pa.int64())
+    listing = pa.table({name: columns[name] for name in LISTING.names}, schema=LISTING)
+    return listing.replace_schema_metadata(
+        {_CONTAINERS_FIELD: _hash_containers(pa.table(columns)), LISTING_KEY_FIELD: key}
+    )
 
 
 def fingerprint_listing(listing: pa.Table) -> str:
@@ -87,6 +155,11 @@ def fingerprint_listing(listing: pa.Table) -> str:
 def get_containers_key(listing: pa.Table) -> str:
     """Key of the files that hold a listing's images: their names, sizes and times."""
     return bytes((listing.schema.metadata or {}).get(_CONTAINERS_FIELD, b"")).decode()
+
+
+def _get_splits(dataset: Dataset) -> dict[str, str]:
+    splits = {"train": dataset.train, "test": dataset.test}
+    return {split: folder for split, folder in splits.items() if folder is not None}
 
 
 def _list_split(dataset: Dataset, root: ImageRoot, layout: ModuleType, folder: str) -> pa.Table:

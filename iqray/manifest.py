@@ -121,10 +121,17 @@ def build_manifests(
     run_pools([Pool("InspectImages", size, storage, ImageInspector, arguments, tasks)], report)
     storage.delete_folder(_ATTEMPTS)
     for plan in plans:
-        table = storage.read_tables([f"{plan.directory}/{name}" for name in plan.names])
-        storage.write_table(get_manifest_path(plan.dataset), table, key=plan.key)
-        storage.delete_folder(plan.directory)
-        storage.delete(plan.listing_path)
+        finish_manifest(storage, plan)
+
+
+def finish_manifest(storage: Storage, plan: ManifestPlan) -> None:
+    """Join the shards of a plan, which are all there, to its manifest; they are removed."""
+    table = storage.read_tables([f"{plan.directory}/{name}" for name in plan.names])
+    # What the listing was made from, so that it can be taken from the manifest next time.
+    table = table.replace_schema_metadata(plan.listing.schema.metadata)
+    storage.write_table(get_manifest_path(plan.dataset), table, key=plan.key)
+    storage.delete_folder(plan.directory)
+    storage.delete(plan.listing_path)
 
 
 def read_manifest(storage: Storage, dataset: str) -> pa.Table:

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from iqray.errors import StudyError
 from iqray.image_root import ImageRoot
+from iqray.known_listings import list_or_restore
 from iqray.layouts.folders import name_own_category
-from iqray.listing import list_images
 from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
+from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
 from iqray.trials import select_usable
@@ -55,7 +56,9 @@ def check_scoring(study: Study, storage: Storage) -> dict[str, pa.Table]:
     _check_root(study, storage)
     _check_weights(study)
     return {
-        dataset.name: list_images(dataset, ImageRoot.parse(dataset.root))
+        dataset.name: list_or_restore(
+            dataset, ImageSource.of(dataset, ImageRoot.parse(dataset.root)), storage
+        )
         for dataset in study.datasets
         if dataset.root is not None
     }

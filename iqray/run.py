@@ -10,7 +10,7 @@ import pyarrow as pa
 from iqray.cluster import Cluster
 from iqray.errors import StudyError
 from iqray.image_root import ImageRoot
-from iqray.listing import list_images
+from iqray.known_listings import list_or_restore
 from iqray.manifest import (
     get_manifest_path,
     is_manifest_current,
@@ -67,7 +67,7 @@ class Run:
         """Tables of `listing.LISTING` by dataset."""
         missing = [dataset for dataset in self.study.datasets if dataset.name not in self.listed]
         made = {
-            dataset.name: list_images(dataset, self.open_images(dataset).root)
+            dataset.name: list_or_restore(dataset, self.open_images(dataset), self.storage)
             for dataset in missing
         }
         return {**self.listed, **made}

@@ -175,11 +175,15 @@ class Storage:
 
     def read_key(self, path: str) -> str | None:
         """The key a table was written with; none when the table does not exist."""
+        return self.read_metadata(path, _KEY_FIELD)
+
+    def read_metadata(self, path: str, field: bytes) -> str | None:
+        """A field of a table's metadata, empty where it lacks; none without the table."""
         if not self.exists(path):
             return None
         filesystem, _ = self._filesystem
         metadata = pq.read_schema(self._full(path), filesystem=filesystem).metadata or {}
-        return bytes(metadata.get(_KEY_FIELD, b"")).decode()
+        return bytes(metadata.get(field, b"")).decode()
 
     def delete(self, path: str) -> None:
         """Delete a file."""

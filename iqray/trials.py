@@ -211,7 +211,7 @@ def _order_by_category(images: pa.Table) -> np.ndarray:
     places = images.select(["split", "category"])
     places = places.append_column("row", pa.array(np.arange(images.num_rows)))
     keys = [("split", "descending"), ("category", "ascending"), ("row", "ascending")]
-    return places.sort_by(keys)["row"].to_numpy()
+    return pc.sort_indices(places, sort_keys=keys).to_numpy().astype(np.int64)
 
 
 def _describe_recipe(recipe: Recipe, architecture: str) -> dict[str, Any]:

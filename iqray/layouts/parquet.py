@@ -36,9 +36,14 @@ def list_split(dataset: Dataset, root: ImageRoot, pattern: str) -> pa.Table:
     Raises:
         StudyError: a file is broken, lacks a column, or has an image without category or key.
     """
-    files = root.find_files(pattern, (".parquet",))
+    files = find_containers(root, pattern)
     tables = map_in_threads(lambda file: _list_file(dataset, root, file), files)
     return pa.concat_tables([FOUND.empty_table(), *tables])
+
+
+def find_containers(root: ImageRoot, pattern: str) -> list[FoundFile]:
+    """The files that `list_split` opens, sorted by path."""
+    return root.find_files(pattern, (".parquet",))
 
 
 def identify(dataset: Dataset, images: pa.Table) -> pa.ChunkedArray:

@@ -40,7 +40,7 @@ def list_split(dataset: Dataset, root: ImageRoot, pattern: str) -> pa.Table:
     Raises:
         StudyError: a tar file is compressed or broken, or an image has no category.
     """
-    files = root.find_files(pattern, (".tar", *_COMPRESSED_SUFFIXES))
+    files = find_containers(root, pattern)
     for file in files:
         if not file.path.lower().endswith(".tar"):
             raise StudyError(
@@ -49,6 +49,11 @@ def list_split(dataset: Dataset, root: ImageRoot, pattern: str) -> pa.Table:
             )
     tables = map_in_threads(lambda file: _list_tar(dataset, root, file), files)
     return pa.concat_tables([FOUND.empty_table(), *tables])
+
+
+def find_containers(root: ImageRoot, pattern: str) -> list[FoundFile]:
+    """The files that `list_split` opens, or refuses to, sorted by path."""
+    return root.find_files(pattern, (".tar", *_COMPRESSED_SUFFIXES))
 
 
 def identify(dataset: Dataset, images: pa.Table) -> pa.ChunkedArray:
