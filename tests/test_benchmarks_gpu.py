@@ -182,19 +182,19 @@ def test_end_to_end_gives_the_scores_of_pyiqas_loop_over_files(
 
 
 @pytest.mark.slow
-def test_all_benchmarks_run(images: list[bytes], weights: Path, tmp_path: Path) -> None:
-    rows = list(make_suite(images, weights, tmp_path).run(GPU_BENCHMARKS))
-    assert len(rows) == 4 * 3 + 2 + 3
-    assert [row.name for row in rows][-3:] == [
-        *("end_to_end", "end_to_end_tf32", "end_to_end_bf16")
+def test_all_kinds_of_rows_are_measured(images: list[bytes], weights: Path, tmp_path: Path) -> None:
+    suite = make_suite(images[:2], weights, tmp_path)
+    rows = list(suite.run(["dbcnn", "brisque", "end_to_end"]))
+    assert [row.name for row in rows] == [
+        *("dbcnn", "dbcnn_tf32", "dbcnn_bf16", "brisque"),
+        *("end_to_end", "end_to_end_tf32", "end_to_end_bf16"),
     ]
     assert all(row.holds for row in rows if row.precision == "fp32")
-    assert all("Spearman" in row.fidelity for row in rows[:-3] if row.precision != "fp32")
+    assert rows[3].floor_share is None
     shares = [row.floor_share for row in rows if row.floor_share is not None]
-    assert len(shares) == 4 * 3 + 3
+    assert len(shares) == 6
     assert all(0 < share < 1 for share in shares)
-    single = sum(row.gflops_per_image or 0 for row in rows[:-3] if row.precision == "fp32")
-    assert rows[-1].gflops_per_image == pytest.approx(single)
+    assert rows[-1].gflops_per_image > rows[0].gflops_per_image > 1
 
 
 def run_job(*arguments: str) -> subprocess.CompletedProcess[str]:
