@@ -22,8 +22,8 @@ from numpy.lib.format import open_memmap
 from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.images import ImageFailure, check_unchanged, decode_image
-from iqray.sources import ImageSource
+from iqray.inputs.images import ImageFailure, check_unchanged, decode_image
+from iqray.inputs.sources import ImageSource
 
 _PIXELS_FILE = "pixels.npy"
 _SHAPES_FILE = "shapes.npy"
@@ -88,10 +88,10 @@ def pack_images(
 ) -> None:
     """Decode images, resize them and write one pack per category; packs that exist are kept.
 
-    Each image is decoded as `iqray.images` does (8-bit RGB, no EXIF rotation) and resized, up or
-    down, so that its short side is `short_side_px`: Pillow's bilinear filter, whose support grows
-    with the scale (antialiased), on full-size pixels (no `reducing_gap`, no JPEG draft mode). The
-    long side is truncated to whole pixels, as in torchvision's `Resize`.
+    Each image is decoded as `iqray.inputs.images` does (8-bit RGB, no EXIF rotation) and resized,
+    up or down, so that its short side is `short_side_px`: Pillow's bilinear filter, whose support
+    grows with the scale (antialiased), on full-size pixels (no `reducing_gap`, no JPEG draft mode).
+    The long side is truncated to whole pixels, as in torchvision's `Resize`.
 
     A pack is written to a hidden folder beside its target and renamed: a pack that exists is
     whole, and of several processes that write the same one, the first wins. All are written in

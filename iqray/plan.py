@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from iqray.errors import StudyError
-from iqray.manifest import is_manifest_current, make_manifest_key
+from iqray.inputs.manifest import is_manifest_current, make_manifest_key
 from iqray.run import Run
 from iqray.stages.demo import list_missing_weights
 from iqray.stages.scores import plan_study_scores

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.known_listings import list_or_restore
-from iqray.layouts.folders import name_own_category
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.known_listings import list_or_restore
+from iqray.inputs.layouts.folders import name_own_category
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
 from iqray.trials import select_usable

@@ -9,19 +9,19 @@ import pyarrow as pa
 
 from iqray.cluster import Cluster
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.known_listings import list_or_restore
-from iqray.manifest import (
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.known_listings import list_or_restore
+from iqray.inputs.manifest import (
     get_manifest_path,
     is_manifest_current,
     make_manifest_key,
     read_manifest,
     select_train,
 )
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.weights import MetricWeights, find_weights, resolve_directory
 from iqray.progress import StageLine
 from iqray.shards import Shard, split_into_shards
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset, Study
 from iqray.trials import TRAINING_VERSION

@@ -22,7 +22,7 @@ _IMAGE_COLUMNS = [
     ("dataset", pa.string()),
     ("split", pa.string()),  # train or test
     ("category", pa.string()),
-    ("path", pa.string()),  # the user's own path or key; `iqray.listing` states the rule
+    ("path", pa.string()),  # the user's own path or key; `iqray.inputs.listing` states the rule
     ("image_id", pa.int64()),  # 63-bit hash of the path, unique in a dataset
 ]
 

@@ -45,7 +45,7 @@ class Dataset(_Part):
     """One dataset: where its images are and how they are laid out.
 
     An image's identity is the user's own: its path below `root` (folders), its key or own path
-    (parquet), its member's name (webdataset); `iqray.listing` states the rule.
+    (parquet), its member's name (webdataset); `iqray.inputs.listing` states the rule.
     """
 
     name: str = Field(pattern=_NAME_PATTERN)

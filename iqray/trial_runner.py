@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.identity import hash_strings
+from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.trials import Trial, select_usable
 

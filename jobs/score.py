@@ -21,7 +21,7 @@ from iqray.cluster import Cluster
 from iqray.errors import StudyError
 from iqray.preflight import check_scoring
 from iqray.run import Run
-from iqray.scoring import summarise_scores
+from iqray.scoring.plans import summarise_scores
 from iqray.stages.manifest import make_manifests
 from iqray.stages.scores import make_scores, plan_study_scores, request_scorers
 from iqray.storage import Storage

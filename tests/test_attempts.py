@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from iqray.attempts import Attempt, Step, begin_attempt
-from iqray.manifest import ImageInspector
+from iqray.inputs.manifest import ImageInspector
 from iqray.pools import Pool, PoolSize, Written, run_pools
-from iqray.score_worker import ScoreWorker
-from iqray.scoring import build_score_pool, complete_scores
+from iqray.scoring.plans import build_score_pool, complete_scores
+from iqray.scoring.worker import ScoreWorker
 from iqray.storage import Storage
 from tests.test_scoring import ATTEMPTS, NUM_IMAGES, TABLE, Bench, read_rows
 
@@ -101,16 +101,16 @@ class PoisonedInspector(ImageInspector):
     """Stands in for a decoder that an image crashes."""
 
     def work(self, rows, path, root):
-        import iqray.manifest
+        import iqray.inputs.manifest
 
-        inspect = iqray.manifest._describe_image
+        inspect = iqray.inputs.manifest._describe_image
 
         def inspect_or_die(row, root):
             if row["path"].endswith("bee/1.jpg"):
                 os._exit(139)
             return inspect(row, root)
 
-        iqray.manifest._describe_image = inspect_or_die
+        iqray.inputs.manifest._describe_image = inspect_or_die
         return super().work(rows, path, root)
 
 

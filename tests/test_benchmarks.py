@@ -34,7 +34,7 @@ from iqray.benchmarks.processes import NUM_FILES, PROCESS_TARGETS
 from iqray.benchmarks.ray_tax import RAY_TAX
 from iqray.benchmarks.scoring import KERNEL_BENCHMARKS, build_benchmark
 from iqray.errors import StudyError
-from iqray.images import decode_image, read_header
+from iqray.inputs.images import decode_image, read_header
 from iqray.metrics.registry import METRICS_WITH_FILES, find_metric
 from iqray.metrics.scorer import Scorer
 from jobs import benchmark as benchmark_job

@@ -23,7 +23,7 @@ from iqray.benchmarks.memory import (
 )
 from iqray.benchmarks.memory_samples import MIB, MemorySample, find_peaks, read_memory
 from iqray.errors import StudyError
-from iqray.images import DecodedImage, decode_image
+from iqray.inputs.images import DecodedImage, decode_image
 from iqray.study_file import read_study
 
 JOB = Path(__file__).parent.parent / "jobs" / "benchmark.py"

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.duplicates import (
+from iqray.inputs.duplicates import (
     DuplicateCounts,
     count_duplicates,
     describe_duplicates,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iqray.gate import (
+from iqray.scoring.gate import (
     NUM_CALIBRATION,
     bound_statistics,
     compute_spearman,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iqray.images import DecodedImage, ImageFailure, ImageHeader, decode_image, read_header
+from iqray.inputs.images import DecodedImage, ImageFailure, ImageHeader, decode_image, read_header
 
 GRADIENT = np.tile(np.arange(0, 240, 2, dtype=np.uint8), (80, 1))
 

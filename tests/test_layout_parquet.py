@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.images import ImageFailure
-from iqray.listing import list_images
-from iqray.sources import ImageSource
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.images import ImageFailure
+from iqray.inputs.listing import list_images
+from iqray.inputs.sources import ImageSource
 from iqray.study import Dataset
 from tests.layout_files import Images, encode_images, write_parquet
 
@@ -131,7 +131,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_broken_pages_are_named_when_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iqray.sources._PAUSES_S", ())
+    monkeypatch.setattr("iqray.inputs.sources._PAUSES_S", ())
     write_parquet(tmp_path, IMAGES)
     listing = list_parquet(tmp_path)
     path = tmp_path / "data/val-00000.parquet"

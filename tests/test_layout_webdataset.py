@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.listing import list_images
-from iqray.sources import ImageSource
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
+from iqray.inputs.sources import ImageSource
 from iqray.study import Dataset
 from tests.layout_files import add_member, encode_images, write_tars
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.listing import fingerprint_listing, list_images
-from iqray.manifest import build_manifests, plan_manifest, read_manifest
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import fingerprint_listing, list_images
+from iqray.inputs.manifest import build_manifests, plan_manifest, read_manifest
+from iqray.inputs.sources import ImageSource
 from iqray.packing import open_pack, pack_images
 from iqray.pools import PoolSize
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 from tests.layout_files import LAYOUTS, WRITERS, encode_images

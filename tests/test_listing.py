@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.listing import fingerprint_listing, list_images
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import fingerprint_listing, list_images
 from iqray.study import Dataset
 from tests.conftest import MakeDataset
 

@@ -2,17 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from iqray.image_root import ImageRoot
-from iqray.listing import list_images
-from iqray.manifest import (
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
+from iqray.inputs.manifest import (
     build_manifests,
     is_manifest_current,
     make_manifest_key,
     plan_manifest,
     read_manifest,
 )
+from iqray.inputs.sources import ImageSource
 from iqray.pools import PoolSize, Written
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 from tests.conftest import MakeDataset

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.images import ImageHeader, read_header
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.images import ImageHeader, read_header
+from iqray.inputs.sources import ImageSource
 from iqray.packing import concatenate, open_pack, pack_images
 from iqray.schemas import MANIFEST
-from iqray.sources import ImageSource
 
 
 def _write_images(folder: Path, sizes: list[tuple[int, int]], seed: int = 0) -> list[Path]:

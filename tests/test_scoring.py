@@ -12,15 +12,15 @@ from PIL import Image
 
 from iqray.errors import StudyError
 from iqray.identity import make_image_id
-from iqray.image_root import ImageRoot
-from iqray.images import DecodedImage, decode_image
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.images import DecodedImage, decode_image
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
 from iqray.pools import PoolSize, Written, run_pools
 from iqray.schemas import MANIFEST
-from iqray.score_jobs import ScoreJob
-from iqray.score_worker import ScoreWorker
-from iqray.scoring import (
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.plans import (
     ScorePlan,
     build_score_pool,
     complete_scores,
@@ -28,8 +28,8 @@ from iqray.scoring import (
     predict_failures,
     read_scores,
 )
+from iqray.scoring.worker import ScoreWorker
 from iqray.shards import split_into_shards
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from tests.conftest import make_pixels
 from tests.metric_weights import write_random_weights

@@ -8,7 +8,7 @@ import pytest
 
 from iqray.metrics.registry import METRICS_WITH_FILES
 from iqray.pools import PoolSize, Written, run_pools
-from iqray.scoring import build_score_pool, complete_scores
+from iqray.scoring.plans import build_score_pool, complete_scores
 from iqray.storage import Storage
 from tests.test_scoring import ATTEMPTS, NUM_IMAGES, Bench, read_rows
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.listing import LISTING
+from iqray.inputs.listing import LISTING
 from iqray.shards import Shard, split_into_shards
 
 NUM_ROWS = 10

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot
-from iqray.images import ImageFailure
-from iqray.layouts.folders import FolderReader
-from iqray.listing import LISTING, list_images
-from iqray.sources import ImageSource
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.images import ImageFailure
+from iqray.inputs.layouts.folders import FolderReader
+from iqray.inputs.listing import LISTING, list_images
+from iqray.inputs.sources import ImageSource
 from iqray.study import Dataset
 
 
@@ -49,7 +49,7 @@ def test_reads_that_fail_for_a_while_are_tried_again(
         return read(self, row)
 
     monkeypatch.setattr(FolderReader, "read", read_from_a_bad_disk)
-    monkeypatch.setattr("iqray.sources._PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("iqray.inputs.sources._PAUSES_S", (0.0, 0.0, 0.0))
     images = ImageSource(ImageRoot(str(tmp_path))).read(make_rows("a.jpg"))
     if expected is None:
         with pytest.raises(StudyError, match=r"a\.jpg' cannot be read: .*Input/output error"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iqray.layouts.tar_headers import Member, TarHeaders
+from iqray.inputs.layouts.tar_headers import Member, TarHeaders
 
 FORMATS = {
     "ustar": tarfile.USTAR_FORMAT,

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.distance import pdist
 
-from iqray.image_root import ImageRoot
-from iqray.listing import list_images
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
+from iqray.inputs.sources import ImageSource
 from iqray.recipes import RECIPES
 from iqray.schemas import MANIFEST
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results

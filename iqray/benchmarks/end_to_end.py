@@ -14,20 +14,20 @@ import torch
 from PIL import Image
 
 from iqray.benchmarks.pyiqa_device import MetricPeer, Settings, score_one_by_one
-from iqray.image_root import ImageRoot
-from iqray.listing import list_images
-from iqray.manifest import (
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
+from iqray.inputs.manifest import (
     ImageInspector,
     get_manifest_path,
     plan_manifest,
     read_manifest,
     select_train,
 )
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.weights import MetricWeights
-from iqray.score_jobs import ScoreJob
-from iqray.score_worker import ScoreWorker
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard, split_into_shards
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 

@@ -38,10 +38,10 @@ from iqray.benchmarks.pyiqa_device import (
 )
 from iqray.benchmarks.scoring import METRIC_GOALS, decode_pixels
 from iqray.errors import StudyError
-from iqray.gate import MIN_SPEARMAN, compute_spearman
 from iqray.metrics.precision import PRECISIONS
 from iqray.metrics.registry import METRICS_WITH_PRECISIONS
 from iqray.metrics.scorer import Scorer
+from iqray.scoring.gate import MIN_SPEARMAN, compute_spearman
 
 END_TO_END = "end_to_end"
 GPU_BENCHMARKS = (*METRIC_GOALS, END_TO_END)

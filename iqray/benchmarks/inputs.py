@@ -19,7 +19,7 @@ from iqray.demo.distortions import encode_jpeg
 from iqray.demo.textures import COLOURS, PATTERNS, Texture, draw_image
 from iqray.demo.weight_files import write_weight_file
 from iqray.errors import StudyError
-from iqray.images import IMAGE_SUFFIXES, ImageFailure, read_header
+from iqray.inputs.images import IMAGE_SUFFIXES, ImageFailure, read_header
 from iqray.metrics.networks import create_network
 from iqray.metrics.registry import METRICS_WITH_FILES, find_metric
 from iqray.metrics.weights import MetricWeights, find_weights, write_weights_manifest

@@ -25,8 +25,8 @@ from iqray.benchmarks.harness import Benchmark, Fidelity, build_environment, com
 from iqray.benchmarks.inputs import RANDOM_WEIGHTS, provide_weights
 from iqray.benchmarks.scoring import METRIC_GOALS
 from iqray.errors import StudyError
-from iqray.gate import MIN_SPEARMAN, compute_spearman
 from iqray.metrics.weights import write_weights_manifest
+from iqray.scoring.gate import MIN_SPEARMAN, compute_spearman
 
 SIX_METRICS, SIX_METRICS_GATED, NSS_METRICS = "six_metrics", "six_metrics_gated", "nss_metrics"
 

@@ -17,15 +17,15 @@ import pyarrow as pa
 
 from iqray.benchmarks.harness import Benchmark, Fidelity
 from iqray.benchmarks.inputs import provide_weights
-from iqray.image_root import ImageRoot
-from iqray.listing import list_images
-from iqray.manifest import build_manifests, plan_manifest, read_manifest, select_train
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
+from iqray.inputs.manifest import build_manifests, plan_manifest, read_manifest, select_train
+from iqray.inputs.sources import ImageSource
 from iqray.pools import Pool, PoolSize, run_pools
-from iqray.score_jobs import ScoreJob
-from iqray.score_worker import ScoreWorker
-from iqray.scoring import ScorePlan, build_score_pool, plan_scores
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.plans import ScorePlan, build_score_pool, plan_scores
+from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard, split_into_shards
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 

@@ -20,7 +20,7 @@ from torchvision.transforms.functional import to_tensor
 from iqray.benchmarks.harness import Benchmark, Fidelity, compare_scores
 from iqray.benchmarks.inputs import provide_weights
 from iqray.errors import StudyError
-from iqray.images import DecodedImage, decode_image
+from iqray.inputs.images import DecodedImage, decode_image
 from iqray.metrics.networks import load_network
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import MetricWeights

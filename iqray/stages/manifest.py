@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pyarrow.csv
 
-from iqray.duplicates import (
+from iqray.identity import hash_content
+from iqray.inputs.duplicates import (
     DUPLICATES_VERSION,
     count_duplicates,
     describe_duplicates,
     find_duplicates,
 )
-from iqray.identity import hash_content
-from iqray.manifest import (
+from iqray.inputs.manifest import (
     build_manifests,
     get_manifest_path,
     is_manifest_current,

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 import iqray
 from iqray import schemas
-from iqray.duplicates import DuplicateCounts, count_duplicates, describe_duplicates
 from iqray.errors import StudyError
 from iqray.figures import MdsExample, render_png, render_svg
 from iqray.identity import hash_content
+from iqray.inputs.duplicates import DuplicateCounts, count_duplicates, describe_duplicates
 from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.progress import show_stage
 from iqray.ranks import count_ranks
@@ -25,7 +25,7 @@ from iqray.report import ReportInputs, build_report
 from iqray.report_figures import ReportFigure, build_figures
 from iqray.results import build_cells, count_images, count_scores, summarise
 from iqray.run import Run, get_versions
-from iqray.scoring import read_scores
+from iqray.scoring.plans import read_scores
 from iqray.stages.manifest import DUPLICATES_PATH, make_duplicates_key
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
 from iqray.stages.trials import plan_grid

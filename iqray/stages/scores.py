@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from iqray.gate import make_gate_key
-from iqray.manifest import select_train
+from iqray.inputs.manifest import select_train
 from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.progress import StageLine, show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
-from iqray.score_jobs import ScoreJob
-from iqray.scoring import (
+from iqray.scoring.gate import make_gate_key
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.plans import (
     ScorePlan,
     build_score_pool,
     check_failures,
@@ -27,7 +27,7 @@ from iqray.storage import Storage
 from iqray.study import Study
 
 if TYPE_CHECKING:
-    from iqray.gated_scores import GatedScores
+    from iqray.scoring.gated_scores import GatedScores
 
 _ATTEMPTS = "scores/attempts"
 
@@ -104,7 +104,7 @@ def _plan_lower(run: Run, plan: ScorePlan) -> ScorePlan:
 
 def _open_gate(run: Run, plan: ScorePlan, lower: ScorePlan) -> "GatedScores":
     # Imported here, as statistics take a second and are needed for lower precision only.
-    from iqray.gated_scores import GatedScores, cut_by_category
+    from iqray.scoring.gated_scores import GatedScores, cut_by_category
 
     dataset = plan.job.dataset
     _, train = select_train(run.manifests[dataset])

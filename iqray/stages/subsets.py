@@ -11,7 +11,7 @@ from iqray.identity import hash_content
 from iqray.metrics.registry import find_metric
 from iqray.progress import show_stage
 from iqray.run import Run
-from iqray.scoring import read_scores
+from iqray.scoring.plans import read_scores
 from iqray.stages.scores import plan_study_scores
 from iqray.subsets import choose_subsets
 from iqray.trials import count_images, select_usable

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from iqray import schemas
 from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
 from iqray.identity import hash_strings
-from iqray.images import ImageFailure, decode_image, read_header
-from iqray.listing import fingerprint_listing, get_containers_key
+from iqray.inputs.images import ImageFailure, decode_image, read_header
+from iqray.inputs.listing import fingerprint_listing, get_containers_key
+from iqray.inputs.sources import ImageSource
 from iqray.pools import Pool, PoolSize, Report, Written, run_pools
 from iqray.shards import Shard, split_into_shards
-from iqray.sources import ImageSource
 from iqray.storage import Storage
 
 # Raise when a row's content would differ for the same file.

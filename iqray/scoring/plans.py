@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from iqray.errors import StudyError
 from iqray.metrics.registry import find_metric
 from iqray.pools import Pool, PoolSize
-from iqray.score_jobs import ScoreJob
-from iqray.score_worker import ScoreWorker
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard
 from iqray.storage import Storage
 

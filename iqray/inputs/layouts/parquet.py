@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from iqray.errors import StudyError
 from iqray.identity import find_repeats
-from iqray.image_root import FoundFile, ImageRoot, map_in_threads
-from iqray.images import ImageFailure
-from iqray.layouts.base import FOUND, SEPARATOR, describe_file
+from iqray.inputs.image_root import FoundFile, ImageRoot, map_in_threads
+from iqray.inputs.images import ImageFailure
+from iqray.inputs.layouts.base import FOUND, SEPARATOR, describe_file
 from iqray.study import Dataset
 
 _NUM_OPEN_FILES = 8

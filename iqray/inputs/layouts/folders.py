@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from iqray.errors import StudyError
-from iqray.image_root import ImageRoot, map_in_threads
-from iqray.images import IMAGE_SUFFIXES
-from iqray.layouts.base import FOUND
+from iqray.inputs.image_root import ImageRoot, map_in_threads
+from iqray.inputs.images import IMAGE_SUFFIXES
+from iqray.inputs.layouts.base import FOUND
 from iqray.study import Dataset
 
 # Path relative to the root, bytes, modification time in nanoseconds.

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqray.images import DecodedImage, ImageFailure, check_unchanged, decode_image
-from iqray.sources import ImageSource
+from iqray.inputs.images import DecodedImage, ImageFailure, check_unchanged, decode_image
+from iqray.inputs.sources import ImageSource
 
 Row = dict[str, Any]
 Encoded = bytes | ImageFailure

@@ -8,7 +8,7 @@ import logging
 
 import pyarrow as pa
 
-from iqray.listing import (
+from iqray.inputs.listing import (
     LISTING_KEY_FIELD,
     RESTORED_COLUMNS,
     find_containers,
@@ -16,8 +16,8 @@ from iqray.listing import (
     make_listing_key,
     restore_listing,
 )
-from iqray.manifest import get_manifest_path, make_manifest_key
-from iqray.sources import ImageSource
+from iqray.inputs.manifest import get_manifest_path, make_manifest_key
+from iqray.inputs.sources import ImageSource
 from iqray.storage import Storage
 from iqray.study import Dataset
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.image_root import ImageRoot
-from iqray.images import ImageFailure
-from iqray.layouts.base import ImageReader
-from iqray.layouts.folders import FolderReader
-from iqray.layouts.parquet import ParquetReader
-from iqray.layouts.webdataset import TarReader
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.images import ImageFailure
+from iqray.inputs.layouts.base import ImageReader
+from iqray.inputs.layouts.folders import FolderReader
+from iqray.inputs.layouts.parquet import ParquetReader
+from iqray.inputs.layouts.webdataset import TarReader
 from iqray.study import Dataset
 
 _ROW_COLUMNS = ["path", "container", "position", "num_bytes"]

@@ -2,8 +2,8 @@
 
 Reads rows in lower precision (`gate/lower/<dataset>/<metric>/`), has categories scored in full
 precision (`gate/exact/<dataset>/<metric>/`, a file per category), and writes the job's rows in
-`scores/`, those in full precision wherever there are some. `iqray.gate` decides; nothing else may
-use rows below `gate/`.
+`scores/`, those in full precision wherever there are some. `iqray.scoring.gate` decides; nothing
+else may use rows below `gate/`.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.category_stats import compute_category_stats
-from iqray.gate import (
+from iqray.identity import hash_content
+from iqray.metrics.registry import FULL_PRECISION
+from iqray.scoring.gate import (
     MIN_SPEARMAN,
     compute_spearman,
     draw_calibration,
     find_open,
 )
-from iqray.identity import hash_content
-from iqray.metrics.registry import FULL_PRECISION
-from iqray.score_jobs import ScoreJob
-from iqray.scoring import ScorePlan, get_record_path, plan_scores
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.plans import ScorePlan, get_record_path, plan_scores
 from iqray.shards import Shard
 from iqray.storage import Storage
 from iqray.study import SubsetRules

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from iqray.identity import hash_content
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.registry import FULL_PRECISION
 from iqray.metrics.weights import MetricWeights
-from iqray.sources import ImageSource
 
 # Raise when a score would differ for the same image and weights.
 SCORING_VERSION = 2

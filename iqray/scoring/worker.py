@@ -18,14 +18,14 @@ from PIL import Image
 
 from iqray import schemas
 from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
-from iqray.decoding import Loaded, decode, decode_in_chunks, read_images
 from iqray.identity import hash_strings
-from iqray.images import DecodedImage, ImageFailure
-from iqray.meters import ScoreMeters
+from iqray.inputs.decoding import Loaded, decode, decode_in_chunks, read_images
+from iqray.inputs.images import DecodedImage, ImageFailure
 from iqray.metrics.offline import go_offline
 from iqray.metrics.registry import find_metric
 from iqray.pools import Written
-from iqray.score_jobs import ScoreJob
+from iqray.scoring.jobs import ScoreJob
+from iqray.scoring.meters import ScoreMeters
 from iqray.storage import Storage
 
 logger = logging.getLogger(__name__)

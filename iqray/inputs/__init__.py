@@ -1,0 +1,1 @@
+"""From a dataset's files to one manifest row per image, and to pixels."""

@@ -1,0 +1,1 @@
+"""From manifests to one score row per image and metric."""
