@@ -6,6 +6,8 @@ which two processes have ended is not tried a third time. An ordinary shard cost
 """
 
 import faulthandler
+import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from iqray.errors import StudyError
 from iqray.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+_MAX_REASON_LENGTH = 200
+
+# Processes that may end on a shard before their first step, as by reading it.
+_MAX_UNEXPLAINED = 5
 
 # Processes that a step may end before it is given up. Two, since one can end for other reasons,
 # such as a node that is taken away.
@@ -85,8 +95,12 @@ def begin_attempt(storage: Storage, folder: str) -> Iterator[Attempt]:
     Args:
         storage: the output root.
         folder: for the notes of this shard in this run.
+
+    Raises:
+        StudyError: processes keep ending on the shard outside of any step.
     """
     attempt = Attempt(storage, folder, number=0)
+    num_unexplained = 0
     for name in sorted(storage.list_names(folder)):
         attempt.number += 1
         note = storage.read_json(f"{folder}/{name}")
@@ -94,9 +108,81 @@ def begin_attempt(storage: Storage, folder: str) -> Iterator[Attempt]:
             step = Step(note["image"], note["action"])
             attempt.deaths[step] += 1
             attempt.reasons[step] = note["reason"] or attempt.reasons.get(step, "")
+        else:
+            num_unexplained += 1
+    if num_unexplained > _MAX_UNEXPLAINED:
+        raise StudyError(
+            f"{num_unexplained} processes have ended on the same images before they began with "
+            f"any of them (notes in '{storage.describe(folder)}'); look for lack of memory or for "
+            "nodes that are taken away, and lower scoring.shard_size if images are large"
+        )
     storage.write_json(f"{folder}/{attempt.number:04d}.json", {})
     yield attempt
     storage.delete_folder(folder)
+
+
+@contextmanager
+def end_process_on(
+    errors: tuple[type[BaseException], ...],
+    attempt: Attempt | None = None,
+    step: Step | None = None,
+) -> Iterator[None]:
+    """Let errors that say something of the process, such as lack of memory, end it.
+
+    Ray starts it anew, and the next attempt finds the notes of this one.
+
+    Args:
+        errors: that end the process.
+        attempt: gets the error's text, if a step is under way.
+        step: that is under way.
+    """
+    try:
+        yield
+    except errors as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_LENGTH]
+        if attempt is not None and step is not None:
+            attempt.enter(step, text)
+        logger.error("this process ends: %s", text)
+        logging.shutdown()
+        os._exit(1)
+
+
+class Exclusion:
+    """Lets any number of threads work together, or one alone: who is under suspicion."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_together = 0
+        self._num_waiting = 0
+        self._is_alone = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work beside others; waits while one works alone or wants to."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._is_alone or self._num_waiting))
+            self._num_together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_together -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work alone; waits until all others have ended."""
+        with self._changed:
+            self._num_waiting += 1
+            self._changed.wait_for(lambda: not (self._is_alone or self._num_together))
+            self._num_waiting -= 1
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
 
 
 class Watchdog:

@@ -20,7 +20,7 @@ def _describe(run: Run) -> Iterator[str]:
     study = run.study
     num_cells = study.num_cells * len(study.seeds)
     yield (
-        f"study '{study.name}' below {run.storage.root}: {len(study.datasets)} datasets x "
+        f"study '{study.name}' below {run.storage.describe('')}: {len(study.datasets)} datasets x "
         f"{len(study.architectures)} architectures x {len(study.metrics)} metrics x "
         f"{len(study.subsets.names)} subsets = {study.num_cells:,} cells"
         + (f", x {len(study.seeds)} seeds = {num_cells:,}" if len(study.seeds) > 1 else "")

@@ -153,7 +153,7 @@ def _check_root(study: Study, storage: Storage) -> None:
     makes_demo = study.weights.demo or any(dataset.demo for dataset in study.datasets)
     if makes_demo and "://" in study.root and not study.root.startswith("file://"):
         raise StudyError(
-            f"root '{study.root}' is not a local folder, but demo images and demo weights are "
+            f"root '{storage.describe('')}' is not a local folder, but demo images and weights are "
             "generated below it; use a local root for the demo"
         )
     probe = f".write-check-{os.getpid()}"
@@ -162,6 +162,6 @@ def _check_root(study: Study, storage: Storage) -> None:
         storage.delete(probe)
     except (OSError, pa.ArrowInvalid) as error:
         raise StudyError(
-            f"output root '{study.root}' cannot be written ({error}); choose "
+            f"output root '{storage.describe('')}' cannot be written ({error}); choose "
             "another with --root or in the study"
         ) from error

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -67,9 +68,9 @@ class Storage:
 
     def describe(self, path: str) -> str:
         """Full path or URI of an artifact, for messages."""
-        if self.is_local:
-            return self._full(path)
-        return f"{self.root.rstrip('/')}/{path}"
+        if "://" in self.root and not self.root.startswith("file://"):
+            return describe_uri(self.root, path)  # without asking the store for anything
+        return self._full(path)
 
     def exists(self, path: str) -> bool:
         """Whether the artifact exists, which means that it is finished."""
@@ -196,6 +197,13 @@ class Storage:
 
     def _full(self, path: str) -> str:
         return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]
+
+
+def describe_uri(uri: str, path: str = "") -> str:
+    """A path below a URI for people: without the URI's credentials and query."""
+    parts = urlsplit(uri)
+    base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    return f"{base}/{path}" if path else base
 
 
 def _write_local(path: Path, write: Callable[[IO[bytes]], object]) -> None:

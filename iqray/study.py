@@ -86,8 +86,8 @@ class Dataset(_Part):
 
     @model_validator(mode="after")
     def _check_root(self) -> Self:
-        if self.name == "duplicates":
-            raise ValueError("dataset name 'duplicates' is taken by a table; choose another")
+        if self.name == "duplicates" or self.name.endswith((".listing", ".parts")):
+            raise ValueError(f"dataset name '{self.name}' is taken by a table; choose another")
         if (self.root is None) == (self.demo is None):
             raise ValueError(
                 f"dataset '{self.name}' must have either root (a folder of images) or "

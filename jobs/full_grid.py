@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(describe_plan(run))
             return
         log = open_log(storage, "full_grid")
-        print(f"study '{study.name}' below {storage.root}; log in {log}")
+        print(f"study '{study.name}' below {storage.describe('')}; log in {log}")
         for name, stage in STAGES.items():
             if arguments.only in (None, name):
                 stage(run)

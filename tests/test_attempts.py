@@ -1,20 +1,29 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from iqray.attempts import Attempt, Step, begin_attempt
+from iqray.attempts import Attempt, Exclusion, Step, begin_attempt
+from iqray.errors import StudyError
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.listing import list_images
 from iqray.inputs.manifest import ImageInspector
+from iqray.inputs.sources import ImageSource
 from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.scoring.plans import build_score_pool, complete_scores
 from iqray.scoring.worker import ScoreWorker
+from iqray.shards import split_into_shards
 from iqray.storage import Storage
+from iqray.study import Dataset
 from tests.test_scoring import ATTEMPTS, NUM_IMAGES, TABLE, Bench, read_rows
 
 STEP = Step(3, "musiq")
@@ -74,19 +83,57 @@ def test_watchdog_ends_what_hangs_and_nothing_else(steps: str, code: int) -> Non
     assert done.returncode == code
 
 
+def test_processes_that_end_outside_of_any_step_are_not_started_for_ever(storage: Storage) -> None:
+    for _ in range(6):
+        die_in(storage)
+    with pytest.raises(StudyError, match="6 processes have ended on the same images"):
+        begin_attempt(storage, "notes").__enter__()
+
+
+def test_who_is_under_suspicion_works_alone() -> None:
+    exclusion, events = Exclusion(), []
+
+    def work(name: str, enter: Callable[[], Any]) -> None:
+        with enter():
+            events.append(f"{name} begins")
+            time.sleep(0.05)
+            events.append(f"{name} ends")
+
+    threads = [
+        threading.Thread(target=work, args=(name, enter))
+        for name, enter in (
+            ("a", exclusion.together),
+            ("b", exclusion.together),
+            ("suspect", exclusion.alone),
+            ("c", exclusion.together),
+        )
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join(10)
+    assert events[:2] == ["a begins", "b begins"]
+    start = events.index("suspect begins")
+    assert start == 4
+    assert events[start + 1] == "suspect ends"
+    assert events[-1] == "c ends"
+
+
 class PoisonedScorer:
     """Scores through the real one, but images of one width kill or hang the process."""
 
     def __init__(self, scorer, kill_px: int, hang_px: int) -> None:
         self._scorer, self._kill_px, self._hang_px = scorer, kill_px, hang_px
+        self.device = scorer.device
 
-    def score(self, images):
+    def score(self, images, report):
         for image in images:
             if image.shape[1] == self._kill_px:
                 os._exit(139)
             if image.shape[1] == self._hang_px:
                 time.sleep(600)
-        return self._scorer.score(images)
+        return self._scorer.score(images, report)
 
 
 class PoisonedWorker(ScoreWorker):
@@ -100,18 +147,10 @@ class PoisonedWorker(ScoreWorker):
 class PoisonedInspector(ImageInspector):
     """Stands in for a decoder that an image crashes."""
 
-    def work(self, rows, path, root):
-        import iqray.inputs.manifest
-
-        inspect = iqray.inputs.manifest._describe_image
-
-        def inspect_or_die(row, root):
-            if row["path"].endswith("bee/1.jpg"):
-                os._exit(139)
-            return inspect(row, root)
-
-        iqray.inputs.manifest._describe_image = inspect_or_die
-        return super().work(rows, path, root)
+    def _inspect(self, row, data):
+        if row["path"].endswith("bee/1.jpg"):
+            os._exit(139)
+        return super()._inspect(row, data)
 
 
 @pytest.fixture
@@ -169,13 +208,14 @@ def test_images_that_kill_or_hang_a_process_are_found_and_the_rest_is_scored(ben
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_an_image_that_kills_its_decoder_is_in_the_manifest(bench: Bench) -> None:
-    from iqray.shards import split_into_shards
-
-    listing = bench.manifest.select(["dataset", "split", "category", "path", "image_id"])
-    bench.storage.write_table(TABLE, listing)
-    [shard] = split_into_shards(listing, NUM_IMAGES, TABLE)
-    task = (shard, {"path": "rows.parquet", "root": str(bench.images)})
-    arguments = {"storage": bench.storage, "attempts": ATTEMPTS}
+    source = ImageSource(ImageRoot(str(bench.images)))
+    dataset = Dataset(name="d", root=str(bench.images), test=None)
+    listing = list_images(dataset, source.root)
+    rows = listing.append_column("dataset", pa.repeat("d", listing.num_rows))
+    bench.storage.write_table(TABLE, rows)
+    [shard] = split_into_shards(rows, NUM_IMAGES, TABLE)
+    task = (shard, {"path": "rows.parquet", "dataset": "d"})
+    arguments = {"storage": bench.storage, "sources": {"d": source}, "attempts": ATTEMPTS}
     size = PoolSize(1, 1)
     run_pools(
         [Pool("Inspect", size, bench.storage, PoisonedInspector, arguments, [task])],
@@ -186,4 +226,3 @@ def test_an_image_that_kills_its_decoder_is_in_the_manifest(bench: Bench) -> Non
     assert len(rows) == NUM_IMAGES
     assert rows["train/bee/1.jpg"]["status"] == "crashed"
     assert rows["train/bee/2.jpg"]["status"] == "ok"
-    assert isinstance(bench.manifest, pa.Table)

@@ -89,6 +89,7 @@ def test_calibration_is_drawn_once_from_all_categories() -> None:
     assert len(drawn) == NUM_CALIBRATION
 
 
-def test_spearman_of_constant_scores_is_one() -> None:
-    assert compute_spearman([1, 1, 1], [1, 2, 3]) == 1
+def test_spearman_of_scores_that_have_collapsed_is_no_agreement() -> None:
+    assert compute_spearman([1, 1, 1], [1, 2, 3]) == 0
+    assert compute_spearman([1, 1, 1], [2, 2, 2]) == 1
     assert compute_spearman([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)

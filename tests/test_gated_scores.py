@@ -43,10 +43,12 @@ def test_exact_rows_take_the_place_of_their_images() -> None:
     assert merged.schema.equals(schemas.SCORES)
 
 
-def test_rules_that_move_a_cut_change_the_gate() -> None:
-    assert make_gate_key(RULES) != make_gate_key(SubsetRules(k=3))
-    assert make_gate_key(RULES) != make_gate_key(SubsetRules(k=2, range="iqr"))
-    assert make_gate_key(RULES) == make_gate_key(SubsetRules(k=2, orientation="raw"))
+def test_rules_and_images_that_move_a_cut_change_the_gate() -> None:
+    key = make_gate_key(RULES, ["a"])
+    assert key != make_gate_key(SubsetRules(k=3), ["a"])
+    assert key != make_gate_key(SubsetRules(k=2, range="iqr"), ["a"])
+    assert key != make_gate_key(RULES, ["a", "b"])
+    assert key == make_gate_key(SubsetRules(k=2, orientation="raw"), ["a"])
 
 
 @pytest.fixture(scope="module")

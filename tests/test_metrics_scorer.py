@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pyiqa
@@ -171,6 +173,33 @@ def test_pyiqa_prints_nothing(tmp_path, capfd):
 def test_anything_but_uint8_rgb_is_refused(directory, image):
     with pytest.raises(ValueError, match="must be \\(height, width, 3\\) uint8 RGB"):
         Scorer(find_weights(directory, "cnniqa")).score([image])
+
+
+LARGE_IMAGE = """
+import resource, sys
+import numpy as np, torch
+from iqray.metrics.scorer import Scorer
+from iqray.metrics.weights import find_weights
+
+torch.set_num_threads(1)
+tile = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+image = np.tile(tile, (14, 15, 1))  # 7000 x 7500 px: 52 megapixels
+scorer = Scorer(find_weights(sys.argv[1], sys.argv[2]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+[result] = scorer.score([image])
+assert result.status == "ok", result
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "limit_gib"), [("brisque", 3), ("niqe", 3), ("cnniqa", 3)])
+def test_52_megapixels_pass_in_bounded_memory(directory, name, limit_gib):
+    """CNN-IQA's 50 maps of all pixels alone would take 10 GiB."""
+    command = [sys.executable, "-c", LARGE_IMAGE, str(directory), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < limit_gib
 
 
 def test_no_images_give_no_results(directory):

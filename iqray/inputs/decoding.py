@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqray.errors import StudyError
 from iqray.inputs.images import DecodedImage, ImageFailure, check_unchanged, decode_image
 from iqray.inputs.sources import ImageSource
 
@@ -64,8 +65,12 @@ def read_images(rows: pa.Table, source: ImageSource) -> Iterator[Encoded]:
             yield ImageFailure(row["status"], row["reason"])
             continue
         encoded = next(data)
-        if isinstance(encoded, bytes):
-            check_unchanged(source.describe(row), encoded, row["sha256"])
+        if isinstance(encoded, ImageFailure):  # it was there when the manifest was made
+            raise StudyError(
+                f"image '{source.describe(row)}' cannot be found any more ({encoded.reason}); when "
+                "its disk is back, or the file is gone on purpose, run the study again"
+            )
+        check_unchanged(source.describe(row), encoded, row["sha256"])
         yield encoded
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from iqray.errors import StudyError
+from iqray.storage import describe_uri
 
 # Listing waits for the disk or the network, not for the processor.
 _NUM_THREADS = 16
@@ -74,11 +74,9 @@ class ImageRoot:
 
     def describe(self, path: str = "") -> str:
         """Full path or URI for messages, without the URI's query and credentials."""
-        base = self.uri
-        if not self.is_local:
-            parts = urlsplit(self.uri)
-            base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        return posixpath.normpath(f"{base}/{path}") if self.is_local else _join(base, path)
+        if self.is_local:
+            return posixpath.normpath(f"{self.uri}/{path}")
+        return describe_uri(self.uri, path)
 
     def is_folder(self, path: str) -> bool:
         """Whether a folder of that path exists."""

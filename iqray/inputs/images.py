@@ -131,6 +131,8 @@ def decode_image(data: bytes) -> DecodedImage | ImageFailure:
     try:
         note = _describe_conversion(opened)  # may decode: a PNG's EXIF can follow its pixels
         rgb = _load_rgb(opened)
+    except MemoryError:  # says something of the process, not of the image
+        raise
     except Exception as error:  # decoders of broken files raise whatever they stumble over
         status = "truncated" if "truncated" in str(error).lower() else "decode_error"
         return ImageFailure(status, _shorten(error))
@@ -149,6 +151,8 @@ def _open(data: bytes) -> Image.Image | ImageFailure:
         return ImageFailure("too_large", _shorten(error))
     except UnidentifiedImageError:
         return ImageFailure("decode_error", "not an image of a known format")
+    except MemoryError:
+        raise
     except Exception as error:  # see decode_image
         return ImageFailure("decode_error", _shorten(error))
 

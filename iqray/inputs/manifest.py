@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
+from iqray.attempts import Attempt, Step, Watchdog, begin_attempt, end_process_on
+from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.inputs.images import ImageFailure, decode_image, read_header
 from iqray.inputs.listing import fingerprint_listing, get_containers_key
@@ -31,7 +32,7 @@ _SHARD_SIZE = 1024
 # An image that takes longer to decode is recorded as crashed.
 _MAX_IMAGE_S = 600
 
-_ATTEMPTS = "manifest/attempts"
+_ATTEMPTS = "attempts/manifest"
 
 
 def get_manifest_path(dataset: str) -> str:
@@ -169,9 +170,10 @@ class ImageInspector:
         folder = f"{self._attempts}/{hash_strings([path])[:16]}"
         with begin_attempt(self._storage, folder) as attempt:
             if attempt.is_first:
-                records = list(map(self._inspect, rows.to_pylist(), images))
+                with end_process_on((MemoryError,)):
+                    records = list(map(self._inspect, rows.to_pylist(), images))
             else:
-                records = self._inspect_step_by_step(rows.to_pylist(), list(images), attempt)
+                records = self._inspect_step_by_step(rows, self._sources[dataset], attempt)
             self._watchdog.disarm()
             self._storage.write_table(path, pa.Table.from_pylist(records, schema=schemas.MANIFEST))
         num_failed = sum(record["status"] != "ok" for record in records)
@@ -182,24 +184,27 @@ class ImageInspector:
         return _describe_image(row, data)
 
     def _inspect_step_by_step(
-        self, rows: list[dict[str, Any]], images: list[bytes | ImageFailure], attempt: Attempt
+        self, rows: pa.Table, source: ImageSource, attempt: Attempt
     ) -> list[dict[str, Any]]:
-        """Note each image before it is opened: a process has died on the shard before."""
+        """Note each image before it is read: a process has died on the shard before."""
         records: dict[int, dict[str, Any]] = {}
-        for index in attempt.order(len(rows)):
+        for index in attempt.order(rows.num_rows):
             step = Step(index, "decoding")
-            data = images[index]
+            row = rows.slice(index, 1)
             if attempt.enter(step):
-                records[index] = self._inspect(rows[index], data)
+                with end_process_on((MemoryError,), attempt, step):
+                    [data] = source.read(row)
+                    records[index] = self._inspect(row.to_pylist()[0], data)
             else:
                 given_up = ImageFailure("crashed", attempt.explain(step))
-                records[index] = _describe_image(rows[index], given_up)
-        return [records[index] for index in range(len(rows))]
+                records[index] = _describe_image(row.to_pylist()[0], given_up)
+        return [records[index] for index in range(rows.num_rows)]
 
 
 def _describe_image(row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
     record = {**row, "status": "ok", "reason": "", "sha256": ""}
     if isinstance(data, ImageFailure):
+        _check_missing(row, data)
         return {**record, "status": data.status, "reason": data.reason}
     record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     header = read_header(data)
@@ -210,3 +215,17 @@ def _describe_image(row: dict[str, Any], data: bytes | ImageFailure) -> dict[str
     if isinstance(decoded, ImageFailure):
         return {**record, "status": decoded.status, "reason": decoded.reason}
     return record
+
+
+def _check_missing(row: dict[str, Any], failure: ImageFailure) -> None:
+    """Accept that a file is missing only where its listing saw a link to nowhere.
+
+    Raises:
+        StudyError: the file was there a moment ago. A disk that comes back must not leave rows
+            that say for ever that it has nothing.
+    """
+    if failure.status == "missing" and (row["num_bytes"] or row["modified_ns"]):
+        raise StudyError(
+            f"image '{row['path']}' was listed but cannot be found ({failure.reason}); when its "
+            "disk is back, or the file is gone on purpose, run the study again"
+        )

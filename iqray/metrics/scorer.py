@@ -34,6 +34,9 @@ _MIXED_METRICS = frozenset({"musiq"})
 
 _MAX_REASON_LENGTH = 200
 
+# In the message of torch's allocator.
+_NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
 # What says something of the process, not of the image: no row may be made of it.
 PROCESS_ERRORS = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
@@ -80,9 +83,7 @@ class Scorer:
         if self._score_image:
             # One thread of torch each: BRISQUE's sums, split between threads, round otherwise
             # (seen: 2e-3 relative).
-            self._threads = ThreadPoolExecutor(
-                torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-            )
+            self._threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=_use_one_thread)
         else:
             forward = build_forward(weights.metric, network, self._precision)
             self._forward = forward.to(self._device)
@@ -185,7 +186,19 @@ class Scorer:
         return [score for half in halves for score in self._run_within_memory(half)]
 
     def _run(self, images: list[np.ndarray]) -> list[float]:
-        """Raw scores of the images of a batch, in one forward pass."""
+        """Raw scores of the images of a batch, in one forward pass.
+
+        Raises:
+            MemoryError: also where torch has none on the CPU, which it calls a RuntimeError.
+        """
+        try:
+            return self._compute(images)
+        except RuntimeError as error:
+            if _NO_CPU_MEMORY in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+    def _compute(self, images: list[np.ndarray]) -> list[float]:
         if self._score_image is not None:
             return [self._score_image(image) for image in images]
         with torch.inference_mode(), use_precision(self._precision):
@@ -204,6 +217,12 @@ class Scorer:
         if self.info.name not in METRICS_WITH_PRECISIONS:
             images = images.contiguous()
         return images.to(torch.float32).div_(255)
+
+
+def _use_one_thread() -> None:
+    """Give this thread of Python one thread of torch."""
+    torch.get_num_threads()  # a thread takes the process's number the first time it asks
+    torch.set_num_threads(1)
 
 
 def _check_image(image: np.ndarray) -> None:

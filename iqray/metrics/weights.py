@@ -158,7 +158,7 @@ def _list_pyiqa_files(storage: Storage, manifest: WeightsManifest | None, metric
             f"metric '{metric}' needs files that pyiqa finds for itself, and "
             f"{storage.describe(MANIFEST_NAME)} lists none for it; nothing is downloaded during a "
             "run, so fetch them first, on a machine with internet: jobs/prefetch_weights.py "
-            f"--metrics {metric} --directory {storage.root}"
+            f"--metrics {metric} --directory {storage.describe('')}"
         )
     return manifest.pyiqa_metrics[metric]
 

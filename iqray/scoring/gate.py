@@ -1,10 +1,11 @@
-"""The rank gate: scores of lower precision may choose subsets only where they cannot choose wrong.
+"""The rank gate: lower precision chooses subsets only where full precision would choose the same.
 
 Pure. Every image is scored in lower precision, a few categories in full precision as well. Their
 statistics tell how far lower precision moves a category's statistic; no other category is assumed
 to be moved by more than `SAFETY` times the largest of these errors about their median. Where that
 leaves open which categories are among the top or bottom k, they are scored in full precision too,
-and so on until nothing is open. What is then chosen is what full precision chooses.
+and so on until nothing is open. What is then chosen is what full precision chooses, as long as that
+assumption holds.
 """
 
 from collections.abc import Sequence
@@ -26,11 +27,17 @@ NUM_CALIBRATION = 20
 MIN_SPEARMAN = 0.999
 
 
-def make_gate_key(rules: SubsetRules) -> str:
-    """Key of what the gate secures: other rules may open other categories."""
+def make_gate_key(rules: SubsetRules, images: Sequence[str]) -> str:
+    """Key of what the gate secures: other rules, or other images, may open other categories.
+
+    Args:
+        rules: of the subsets.
+        images: hashes of all the dataset's training images.
+    """
     secured = rules.model_dump(mode="json", include={"fraction", "k", "average", "range", "names"})
     secured |= {"min_scored_share": rules.min_scored_share, "safety": SAFETY}
-    return hash_content({**secured, "min_spearman": MIN_SPEARMAN})
+    secured |= {"min_spearman": MIN_SPEARMAN, "num_calibration": NUM_CALIBRATION}
+    return hash_content({**secured, "images": list(images)})
 
 
 def draw_calibration(num_categories: int, seed: int = 0) -> list[int]:
@@ -90,9 +97,13 @@ def _find_open_top(low: np.ndarray, high: np.ndarray, k: int) -> np.ndarray:
 
 
 def compute_spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's correlation of two series; 1 where either is constant or short of two values."""
+    """Spearman's correlation of two series.
+
+    Where a series is constant it is not defined: 1 if both are, or are short of two values, else 0.
+    """
     from scipy.stats import spearmanr
 
-    if len(first) < 2 or len(set(first)) == 1 or len(set(second)) == 1:
-        return 1.0
+    constant = [len(set(series)) < 2 for series in (first, second)]
+    if any(constant):
+        return float(all(constant))
     return float(spearmanr(first, second).statistic)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.category_stats import compute_category_stats
-from iqray.identity import hash_content
+from iqray.identity import hash_rows
 from iqray.metrics.registry import FULL_PRECISION
 from iqray.scoring.gate import (
     MIN_SPEARMAN,
@@ -30,6 +30,8 @@ from iqray.scoring.plans import ScorePlan, get_record_path, plan_scores
 from iqray.shards import Shard
 from iqray.storage import Storage
 from iqray.study import SubsetRules
+
+_STATS_COLUMNS = ["dataset", "metric", "category", "score", "status", "weights"]
 
 
 def get_rows_path(dataset: str) -> str:
@@ -49,15 +51,12 @@ def cut_by_category(storage: Storage, dataset: str, train: pa.Table) -> dict[str
     rows = train.take(order)
     path = get_rows_path(dataset)
     storage.write_table(path, rows)
-    counts = pc.value_counts(rows["category"].combine_chunks())
-    sums = rows["sha256"].to_pylist()
-    paths = rows["path"].to_pylist()
     shards, start = {}, 0
-    for index, entry in enumerate(counts.to_pylist()):
-        stop = start + entry["counts"]
-        content = hash_content([paths[start:stop], sums[start:stop]])
-        shards[entry["values"]] = Shard(path, index, start, entry["counts"], content)
-        start = stop
+    for index, entry in enumerate(pc.value_counts(rows["category"].combine_chunks()).to_pylist()):
+        own = rows.slice(start, entry["counts"])
+        content = hash_rows(own.select(["category", "path", "sha256"]))
+        shards[entry["values"]] = Shard(path, index, start, own.num_rows, content)
+        start += own.num_rows
     return shards
 
 
@@ -85,13 +84,9 @@ class GatedScores:
         return replace(self.plan.job, folder="gate/exact", precision=FULL_PRECISION, gate="")
 
     @cached_property
-    def _lower_rows(self) -> pa.Table:
-        paths = [f"{self.lower.job.directory}/{name}" for name in self.lower.names]
-        return self.storage.read_tables(paths)
-
-    @cached_property
     def _lower_stats(self) -> pd.DataFrame:
-        return compute_category_stats(self._lower_rows).to_pandas().set_index("category")
+        rows = self._read_lower(_STATS_COLUMNS)
+        return compute_category_stats(rows).to_pandas().set_index("category")
 
     def plan_exact(self, categories: Sequence[str]) -> ScorePlan:
         """Plan to score categories in full precision."""
@@ -114,9 +109,9 @@ class GatedScores:
 
     def _find_open(self, exact_stats: pd.DataFrame) -> set[str]:
         lower = self._lower_stats
-        eligible = lower[
-            lower["num_scored"] / lower["num_images"] >= self.rules.min_scored_share
-        ].dropna(subset=[self.rules.average, self.rules.range])
+        num_scored = exact_stats["num_scored"].reindex(lower.index).fillna(lower["num_scored"])
+        is_scored = num_scored / lower["num_images"] >= self.rules.min_scored_share
+        eligible = lower[is_scored].dropna(subset=[self.rules.average, self.rules.range])
         k = self.rules.compute_k(len(lower))
         found: set[str] = set()
         for statistic in self._list_statistics():
@@ -133,6 +128,11 @@ class GatedScores:
             for name in self.rules.names
         }
 
+    def _read_lower(self, columns: list[str] | None = None) -> pa.Table:
+        """Rows in lower precision; read anew each time, since all gates' would fill the memory."""
+        paths = [f"{self.lower.job.directory}/{name}" for name in self.lower.names]
+        return self.storage.read_tables(paths, columns)
+
     def _read_exact(self) -> pa.Table | None:
         """Rows that exist in full precision."""
         plan = self.plan_exact(list(self.categories))
@@ -148,7 +148,7 @@ class GatedScores:
         pairs = (
             exact.select(columns)
             .to_pandas()
-            .merge(self._lower_rows.select(columns).to_pandas(), on="image_id")
+            .merge(self._read_lower(columns).to_pandas(), on="image_id")
             .dropna()
         )
         return compute_spearman(pairs["score_x"].to_numpy(), pairs["score_y"].to_numpy())
@@ -166,7 +166,7 @@ class GatedScores:
             "spearman": spearman,
         }
         self.storage.write_json(get_record_path(self.plan.job), record)
-        merged = _replace_rows(self._lower_rows, exact)
+        merged = _replace_rows(self._read_lower(), exact)
         start = 0
         for shard, name in zip(self.plan.shards, self.plan.names, strict=True):
             rows = merged.slice(start, shard.num_rows)

@@ -4,23 +4,30 @@ Reads image files, writes `scores/<dataset>/<metric>/<shard>.parquet`.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from iqray import schemas
-from iqray.attempts import Attempt, Step, Watchdog, begin_attempt
+from iqray.attempts import (
+    Attempt,
+    Exclusion,
+    Step,
+    Watchdog,
+    begin_attempt,
+    end_process_on,
+)
 from iqray.identity import hash_strings
 from iqray.inputs.decoding import Loaded, decode, decode_in_chunks, read_images
 from iqray.inputs.images import DecodedImage, ImageFailure
+from iqray.inputs.sources import ImageSource
 from iqray.metrics.offline import go_offline
 from iqray.metrics.registry import find_metric
 from iqray.pools import Written
@@ -78,6 +85,7 @@ class ScoreWorker:
         self._num_threads = num_threads
         self._attempts = attempts
         self._watchdog = Watchdog(max_image_s)
+        self._exclusion = Exclusion()
         self._turns = {name: threading.Lock() for name in {"cpu", device}}
         self._meters = ScoreMeters()
         by_metric = {job.metric: job for job in jobs.values()}
@@ -92,14 +100,21 @@ class ScoreWorker:
             rows: of the manifest, all of one dataset.
             files: by a job's name, the file for its rows.
         """
+        import torch
+
+        # The thread that calls takes torch's number from the process, where others have set theirs.
+        torch.set_num_threads(self._num_threads)
         folder = f"{self._attempts}/{hash_strings(sorted(files.values()))[:16]}"
         jobs = [self._jobs[name] for name in files]
         with begin_attempt(self._storage, folder) as attempt:
             try:
                 if attempt.is_first:
-                    outcomes = self._score_in_batches(rows, jobs)
+                    with self._exclusion.together():
+                        outcomes = self._score_in_batches(rows, jobs)
                 else:
-                    outcomes = self._score_step_by_step(rows, jobs, attempt)
+                    # Alone: what another thread does must not end the process in this one's step.
+                    with self._exclusion.alone():
+                        outcomes = self._score_step_by_step(rows, jobs, attempt)
             finally:
                 self._watchdog.disarm()
             return [self._write(rows, job, outcomes[job.name], files[job.name]) for job in jobs]
@@ -109,7 +124,7 @@ class ScoreWorker:
     ) -> dict[str, list[Outcome]]:
         outcomes: dict[str, list[Outcome]] = {job.name: [] for job in jobs}
         self._watchdog.rearm()
-        with _ending_with_the_process():
+        with end_process_on(_list_process_errors()):
             for loaded in decode_in_chunks(rows, jobs[0].source, self._num_threads):
                 for job in jobs:
                     outcomes[job.name].extend(self._score(loaded, job))
@@ -122,15 +137,14 @@ class ScoreWorker:
         """One image after another, every step noted: a process has died on the shard before."""
         logger.warning("a process has ended on a shard; try %d goes step by step", attempt.number)
         outcomes: dict[str, dict[int, Outcome]] = {job.name: {} for job in jobs}
-        images = list(read_images(rows, jobs[0].source))
-        for index in attempt.order(len(images)):
+        for index in attempt.order(rows.num_rows):
             self._watchdog.rearm()
             with _noting(attempt, Step(index, _DECODE)) as failure:
-                loaded = failure or decode(images[index])
+                loaded = failure or _decode_alone(rows.slice(index, 1), jobs[0].source)
             for job in jobs:
                 with _noting(attempt, Step(index, job.metric)) as failure:
                     [outcomes[job.name][index]] = self._score([failure or loaded], job)
-        return {name: [own[i] for i in range(len(images))] for name, own in outcomes.items()}
+        return {name: [own[i] for i in range(rows.num_rows)] for name, own in outcomes.items()}
 
     def _score(self, loaded: Sequence[Loaded], job: ScoreJob) -> list[Outcome]:
         """Score decoded images, in this thread's turn on the metric's device."""
@@ -172,36 +186,26 @@ class ScoreWorker:
         return Written(job.name, len(outcomes), num_failed)
 
 
+def _decode_alone(row: pa.Table, source: ImageSource) -> Loaded:
+    """Read and decode the image of a table's only row."""
+    [encoded] = read_images(row, source)
+    return decode(encoded)
+
+
+def _list_process_errors() -> tuple[type[BaseException], ...]:
+    from iqray.metrics.scorer import PROCESS_ERRORS
+
+    return PROCESS_ERRORS
+
+
 @contextmanager
 def _noting(attempt: Attempt, step: Step) -> Iterator[ImageFailure | None]:
     """Note a step before it is done; gives the failure of one that is not to be tried again."""
     if not attempt.enter(step):
         yield ImageFailure("crashed", attempt.explain(step))
         return
-    with _ending_with_the_process(attempt, step):
+    with end_process_on(_list_process_errors(), attempt, step):
         yield None
-
-
-@contextmanager
-def _ending_with_the_process(
-    attempt: Attempt | None = None, step: Step | None = None
-) -> Iterator[None]:
-    """Let errors that say something of the process, such as lack of memory, end it."""
-    from iqray.metrics.scorer import PROCESS_ERRORS
-
-    try:
-        yield
-    except PROCESS_ERRORS as error:
-        if attempt is not None and step is not None:
-            attempt.enter(step, f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
-        _end_process(error)
-
-
-def _end_process(error: BaseException) -> NoReturn:
-    """Ray starts the process anew; what it was doing is told by the notes."""
-    logger.error("this process ends: %s: %s", type(error).__name__, error)
-    logging.shutdown()
-    os._exit(1)
 
 
 def _fit_smallest_side(image: DecodedImage, job: ScoreJob) -> tuple[np.ndarray, str]:

@@ -12,7 +12,7 @@ from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.progress import StageLine, show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
-from iqray.scoring.gate import make_gate_key
+from iqray.scoring.gate import NUM_CALIBRATION, make_gate_key
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.plans import (
     ScorePlan,
@@ -29,7 +29,7 @@ from iqray.study import Study
 if TYPE_CHECKING:
     from iqray.scoring.gated_scores import GatedScores
 
-_ATTEMPTS = "scores/attempts"
+_ATTEMPTS = "attempts/scores"
 
 
 def request_scorers(study: Study) -> list[WorkerRequest]:
@@ -66,8 +66,10 @@ def plan_study_scores(run: Run) -> list[ScorePlan]:
     settings = run.study.scoring
     jobs = []
     for dataset in run.study.datasets:
+        pays = settings.precision != FULL_PRECISION and _has_enough_categories(run, dataset.name)
+        images = [shard.content for shard in run.shards[dataset.name]]
         for metric in run.study.metrics:
-            is_gated = settings.precision != FULL_PRECISION and metric in METRICS_WITH_PRECISIONS
+            is_gated = pays and metric in METRICS_WITH_PRECISIONS
             jobs.append(
                 ScoreJob(
                     dataset=dataset.name,
@@ -76,10 +78,16 @@ def plan_study_scores(run: Run) -> list[ScorePlan]:
                     weights=run.weights[metric],
                     small_images=settings.small_images,
                     precision=settings.precision if is_gated else FULL_PRECISION,
-                    gate=make_gate_key(run.study.subsets) if is_gated else "",
+                    gate=make_gate_key(run.study.subsets, images) if is_gated else "",
                 )
             )
     return plan_scores(run.storage, jobs, run.shards)
+
+
+def _has_enough_categories(run: Run, dataset: str) -> bool:
+    """Whether the rank gate would leave any category in lower precision."""
+    _, rows = select_train(run.manifests[dataset])
+    return len(rows["category"].unique()) > NUM_CALIBRATION
 
 
 def _score_missing(run: Run, plans: Sequence[ScorePlan], line: StageLine) -> None:
@@ -92,7 +100,8 @@ def _score_missing(run: Run, plans: Sequence[ScorePlan], line: StageLine) -> Non
     line.skip(sum(plan.num_finished for plan in first))
     limit = FailureLimit(run.storage, first, run.study.scoring.max_failed_share, line)
     run_pools(_build_pools(run, first, attempts), limit)
-    _pass_gate(run, [_open_gate(run, *pair) for pair in zip(gated, lower, strict=True)], attempts)
+    if gated:
+        _pass_gates(run, _open_gates(run, gated, lower), attempts)
     run.storage.delete_folder(_ATTEMPTS)
 
 
@@ -102,22 +111,31 @@ def _plan_lower(run: Run, plan: ScorePlan) -> ScorePlan:
     return lower
 
 
-def _open_gate(run: Run, plan: ScorePlan, lower: ScorePlan) -> "GatedScores":
+def _open_gates(
+    run: Run, gated: Sequence[ScorePlan], lower: Sequence[ScorePlan]
+) -> "list[GatedScores]":
     # Imported here, as statistics take a second and are needed for lower precision only.
     from iqray.scoring.gated_scores import GatedScores, cut_by_category
 
-    dataset = plan.job.dataset
-    _, train = select_train(run.manifests[dataset])
-    categories = cut_by_category(run.storage, dataset, train)
-    return GatedScores(run.storage, plan, lower, categories, run.study.subsets)
+    categories = {
+        dataset: cut_by_category(run.storage, dataset, select_train(run.manifests[dataset])[1])
+        for dataset in {plan.job.dataset for plan in gated}
+    }
+    return [
+        GatedScores(run.storage, plan, own, categories[plan.job.dataset], run.study.subsets)
+        for plan, own in zip(gated, lower, strict=True)
+    ]
 
 
-def _pass_gate(run: Run, gates: Sequence["GatedScores"], attempts: str) -> None:
+def _pass_gates(run: Run, gates: "Sequence[GatedScores]", attempts: str) -> None:
     """Score categories in full precision until no subset is open, then write the final rows."""
     while True:
         plans = [gate.plan_exact(found) for gate in gates if (found := gate.list_open())]
         if not plans:
             break
+        assert all(plan.missing for plan in plans), "an open category has been scored already"
+        num_open = sum(len(plan.shards) for plan in plans)
+        show_line("rank gate", f"{num_open:,} categories to be scored in {FULL_PRECISION}")
         run_pools(_build_pools(run, plans, attempts), lambda _: None)
     for gate in gates:
         show_line("rank gate", gate.merge())
@@ -162,12 +180,16 @@ def _check_manifest(run: Run, plans: Sequence[ScorePlan]) -> None:
 
 def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Pool]:
     settings = run.study.scoring
-    sizes = fit_pools(request_scorers(run.study), run.cluster.connect())
-    pools = []
-    for pool, (smallest, largest) in zip(
-        settings.list_pools(run.study.metrics), sizes, strict=True
+    busy = []
+    for pool, request in zip(
+        settings.list_pools(run.study.metrics), request_scorers(run.study), strict=True
     ):
-        own = [plan for plan in plans if plan.job.metric in pool.metrics]
+        own = [plan for plan in plans if plan.job.metric in pool.metrics and plan.missing]
+        if own:
+            busy.append((pool, request, own))
+    sizes = fit_pools([request for _, request, _ in busy], run.cluster.connect())
+    pools = []
+    for (pool, _, own), (smallest, largest) in zip(busy, sizes, strict=True):
         size = PoolSize(smallest, largest, pool.num_cpus, pool.num_gpus)
         pools.append(build_score_pool(run.storage, own, size, attempts, settings.max_image_s))
     return pools
