@@ -71,3 +71,11 @@ def test_missing_and_empty_folders_are_named(make_dataset: MakeDataset, tmp_path
     (tmp_path / "images/train_empty").mkdir()
     with pytest.raises(StudyError, match="has no image in"):
         list_folder(root, train="train_empty")
+
+
+def test_a_loop_of_links_is_named(make_dataset: MakeDataset) -> None:
+    root = make_dataset()
+    (root / "train/ant/again").symlink_to(root / "train/ant/again")
+    (root / "train/ant/loop").symlink_to(root / "train/ant")
+    with pytest.raises(StudyError, match="cannot be listed"):
+        list_images(Dataset(name="d", root=str(root)), ImageRoot(str(root)))

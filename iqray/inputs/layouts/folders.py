@@ -35,9 +35,14 @@ def list_split(dataset: Dataset, root: ImageRoot, folder: str) -> pa.Table:
     del dataset  # other layouts need its columns
     if not root.is_folder(folder):
         return FOUND.empty_table()
-    categories, files = _list_entries(root, folder)
-    tables = map_in_threads(lambda category: _list_category(root, folder, category), categories)
-    return pa.concat_tables([_tabulate(name_own_category(root, folder), files), *tables])
+    try:
+        categories, files = _list_entries(root, folder)
+        tables = map_in_threads(lambda category: _list_category(root, folder, category), categories)
+        return pa.concat_tables([_tabulate(name_own_category(root, folder), files), *tables])
+    except OSError as error:
+        raise StudyError(
+            f"'{root.describe(folder)}' cannot be listed ({error}); check its permissions and links"
+        ) from error
 
 
 def name_own_category(root: ImageRoot, folder: str) -> str:
