@@ -27,7 +27,9 @@ def score(folder: Path, images: str) -> pd.DataFrame:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return pd.read_parquet(folder / "outputs/photos/scores").sort_values("path")
+    [root] = (folder / "outputs").iterdir()
+    assert root.name.startswith("photos-")
+    return pd.read_parquet(root / "scores").sort_values("path")
 
 
 @pytest.mark.slow
