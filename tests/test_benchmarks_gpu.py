@@ -166,15 +166,17 @@ def test_end_to_end_gives_the_scores_of_pyiqas_loop_over_files(
     peers = [load_peer(each, pixels, CPU) for each in own.values()]
     paths = write_images(tmp_path / "images", images)
     theirs = score_files(peers, paths, CPU, EXACT_SETTINGS)
-    assert theirs == {
-        peer.metric: score_one_by_one(peer.network, pixels, CPU, EXACT_SETTINGS) for peer in peers
-    }
+    for peer in peers:  # on several threads pyiqa's last digit is not the same in every run
+        alone = score_one_by_one(peer.network, pixels, CPU, EXACT_SETTINGS)
+        assert theirs[peer.metric] == pytest.approx(alone, rel=1e-5)
     pipeline = ScoringPipeline(tmp_path / "images", own, tmp_path / "out", "cpu", "fp32", 2)
     ours = pipeline.score()
     judged = judge_all(peers, "fp32", ours, theirs)
     assert judged.is_kept, judged.words
     assert judged.words == "all 6 metrics as on their own"
-    assert pipeline.score() == ours  # whatever an earlier run has written
+    again = pipeline.score()  # whatever an earlier run has written
+    assert again.keys() == ours.keys()
+    assert all(again[name] == pytest.approx(ours[name], rel=1e-5) for name in ours)
     swapped = {**ours, "niqe": ours["niqe"][::-1]}
     judged = judge_all(peers, "fp32", swapped, theirs)
     assert not judged.is_kept
