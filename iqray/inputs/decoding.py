@@ -7,7 +7,6 @@ threads (Pillow and file reads release the GIL), one chunk ahead.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice, pairwise
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +15,6 @@ from iqray.errors import StudyError
 from iqray.inputs.images import DecodedImage, ImageFailure, check_unchanged, decode_image
 from iqray.inputs.sources import ImageSource
 
-Row = dict[str, Any]
 Encoded = bytes | ImageFailure
 Loaded = DecodedImage | ImageFailure
 
