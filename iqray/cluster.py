@@ -115,12 +115,12 @@ def _quieten_ray() -> None:
 def _read_resources() -> ClusterResources:
     import ray
 
-    alive = [
+    alive = tuple(
         NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
         for node in ray.nodes()
         if node["Alive"]
-    ]
-    return ClusterResources((*alive, *list_future_nodes(alive, _read_autoscaler())))
+    )
+    return ClusterResources(alive, tuple(list_future_nodes(alive, _read_autoscaler())))
 
 
 def list_future_nodes(alive: Sequence[NodeResources], config: Any) -> Iterator[NodeResources]:

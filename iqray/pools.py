@@ -41,6 +41,9 @@ class PoolSize:
     Attributes:
         min_actors: kept all the time.
         max_actors: grown to where there is work and room.
+        initial_actors: started at once; the pool's smallest number if none. Ray Data grows a pool
+            only while its actors are busy, so that the second would begin to load when the first
+            has finished loading.
         num_cpus: per actor; also its number of threads.
         num_gpus: per actor; a fraction is shared with other actors.
     """
@@ -49,6 +52,7 @@ class PoolSize:
     max_actors: int
     num_cpus: float = 1
     num_gpus: float = 0
+    initial_actors: int | None = None
 
     @property
     def num_threads(self) -> int:
@@ -173,10 +177,12 @@ def _choose_strategy(size: PoolSize, num_tasks: int) -> Any:
     import ray
 
     max_actors = min(size.max_actors, num_tasks)
+    min_actors = min(size.min_actors, max_actors)
     num_calls = 2 if size.num_gpus else 1
     return ray.data.ActorPoolStrategy(
-        min_size=min(size.min_actors, max_actors),
+        min_size=min_actors,
         max_size=max_actors,
+        initial_size=min(size.initial_actors or min_actors, max_actors),
         max_tasks_in_flight_per_actor=2 * num_calls,
         max_concurrent_calls_per_actor=num_calls,
         enable_true_multi_threading=num_calls > 1,

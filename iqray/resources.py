@@ -16,9 +16,20 @@ class NodeResources:
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """The nodes that the cluster has, and those that its autoscaler may add."""
+    """The nodes that a cluster has.
+
+    Attributes:
+        nodes: that are alive.
+        future_nodes: that its autoscaler may add.
+    """
 
     nodes: tuple[NodeResources, ...]
+    future_nodes: tuple[NodeResources, ...] = ()
+
+    @property
+    def all_nodes(self) -> tuple[NodeResources, ...]:
+        """Nodes that are alive, and then those that may come."""
+        return (*self.nodes, *self.future_nodes)
 
 
 @dataclass(frozen=True)
@@ -40,30 +51,45 @@ class WorkerRequest:
     max_workers: int | None = None
 
 
+@dataclass(frozen=True)
+class WorkerCount:
+    """How many of the requested workers run at once.
+
+    Attributes:
+        smallest: that must run.
+        initial: to begin with: those that fit on the nodes that are alive, at least the smallest.
+        largest: when all nodes have come.
+    """
+
+    smallest: int
+    initial: int
+    largest: int
+
+
 def fit_count(request: WorkerRequest, has: ClusterResources) -> int:
     """How many of the requested workers run at once on a cluster that they have for themselves.
 
     Raises:
         StudyError: the smallest number does not fit.
     """
-    [(_, count)] = fit_pools([request], has)
-    return count
+    [count] = fit_pools([request], has)
+    return count.largest
 
 
-def fit_pools(requests: Sequence[WorkerRequest], has: ClusterResources) -> list[tuple[int, int]]:
+def fit_pools(requests: Sequence[WorkerRequest], has: ClusterResources) -> list[WorkerCount]:
     """Sizes of pools of workers that run at the same time.
 
     Every pool gets its smallest number first; what is left goes to the pools in turn, a worker
     each, up to their largest number.
 
     Returns:
-        Smallest and largest number of each pool's workers, in the order of the requests.
+        Numbers of each pool's workers, in the order of the requests.
 
     Raises:
         StudyError: a worker fits on no node, or the smallest numbers do not fit together.
     """
     free = _FreeNodes(has)
-    counts = [0] * len(requests)
+    placed: list[list[bool]] = [[] for _ in requests]  # for each worker, whether its node is alive
     # The hardest to place first, so that small workers do not take their room.
     order = sorted(
         range(len(requests)), key=lambda i: (-requests[i].num_gpus, -requests[i].num_cpus)
@@ -71,29 +97,35 @@ def fit_pools(requests: Sequence[WorkerRequest], has: ClusterResources) -> list[
     for index in order:
         request = requests[index]
         _check_one_fits(request, has)
-        while counts[index] < request.min_workers:
-            if not free.place(request):
-                raise _explain_misfit(requests, request, counts[index], has)
-            counts[index] += 1
+        while len(placed[index]) < request.min_workers:
+            node = free.place(request)
+            if node is None:
+                raise _explain_misfit(requests, request, len(placed[index]), has)
+            placed[index].append(node < len(has.nodes))
     growing = set(order)
     while growing:
         for index in sorted(growing):
             most = requests[index].max_workers
-            if (most is not None and counts[index] >= most) or not free.place(requests[index]):
+            is_full = most is not None and len(placed[index]) >= most
+            node = None if is_full else free.place(requests[index])
+            if node is None:
                 growing.discard(index)
             else:
-                counts[index] += 1
-    return [(request.min_workers, count) for request, count in zip(requests, counts, strict=True)]
+                placed[index].append(node < len(has.nodes))
+    return [
+        WorkerCount(request.min_workers, max(request.min_workers, sum(own)), len(own))
+        for request, own in zip(requests, placed, strict=True)
+    ]
 
 
 class _FreeNodes:
     """What workers that have been placed leave free."""
 
     def __init__(self, has: ClusterResources) -> None:
-        self._nodes = [(node.num_cpus, node.num_gpus) for node in has.nodes]
+        self._nodes = [(node.num_cpus, node.num_gpus) for node in has.all_nodes]
 
-    def place(self, request: WorkerRequest) -> bool:
-        """Place one worker on the node with the fewest GPUs that has room."""
+    def place(self, request: WorkerRequest) -> int | None:
+        """Place one worker on the node with the fewest GPUs that has room; gives its index."""
         # Ray counts in units of 1e-4; the small term mends sums such as 10 * 0.1.
         rooms = [
             (gpus, index)
@@ -101,21 +133,21 @@ class _FreeNodes:
             if cpus + 1e-6 >= request.num_cpus and gpus + 1e-6 >= request.num_gpus
         ]
         if not rooms:
-            return False
+            return None
         _, index = min(rooms)
         cpus, gpus = self._nodes[index]
         self._nodes[index] = (cpus - request.num_cpus, gpus - request.num_gpus)
-        return True
+        return index
 
 
 def _check_one_fits(request: WorkerRequest, has: ClusterResources) -> None:
-    if _FreeNodes(has).place(request):
+    if _FreeNodes(has).place(request) is not None:
         return
     what = request.what
-    largest = max(has.nodes, key=lambda node: (node.num_gpus, node.num_cpus))
+    largest = max(has.all_nodes, key=lambda node: (node.num_gpus, node.num_cpus))
     raise StudyError(
         f"{what} asks for {request.num_cpus:g} CPUs and {request.num_gpus:g} GPUs per worker, "
-        f"which no node has (the largest of {len(has.nodes)} has {largest.num_cpus:g} CPUs and "
+        f"which no node has (the largest of {len(has.all_nodes)} has {largest.num_cpus:g} CPUs and "
         f"{largest.num_gpus:g} GPUs); lower {what}.num_cpus or {what}.num_gpus, or join a "
         "larger cluster with --address"
     )
@@ -124,9 +156,11 @@ def _check_one_fits(request: WorkerRequest, has: ClusterResources) -> None:
 def _explain_misfit(
     requests: Sequence[WorkerRequest], request: WorkerRequest, count: int, has: ClusterResources
 ) -> StudyError:
-    total_cpus = sum(node.num_cpus for node in has.nodes)
-    total_gpus = sum(node.num_gpus for node in has.nodes)
-    found = f"the cluster's {len(has.nodes)} nodes have {total_cpus:g} CPUs and {total_gpus:g} GPUs"
+    total_cpus = sum(node.num_cpus for node in has.all_nodes)
+    total_gpus = sum(node.num_gpus for node in has.all_nodes)
+    found = (
+        f"the cluster's {len(has.all_nodes)} nodes have {total_cpus:g} CPUs and {total_gpus:g} GPUs"
+    )
     if len(requests) == 1:
         return StudyError(
             f"{request.what} asks for {request.min_workers} workers of {request.num_cpus:g} CPUs "

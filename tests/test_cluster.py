@@ -28,7 +28,7 @@ def test_groups_count_up_to_their_largest_number() -> None:
 
 def test_a_cluster_of_no_workers_yet_can_be_asked_for_gpus() -> None:
     config = make_config(({"CPU": 16, "GPU": 1}, 4))
-    cluster = ClusterResources((HEAD, *list_future_nodes([HEAD], config)))
+    cluster = ClusterResources((HEAD,), tuple(list_future_nodes([HEAD], config)))
     assert fit_count(WorkerRequest("scoring", num_cpus=4, num_gpus=0.5), cluster) == 8
 
 

@@ -20,7 +20,7 @@ from iqray.inputs.manifest import (
 from iqray.pools import PoolSize
 from iqray.preflight import check_dataset, check_usable
 from iqray.progress import show_line, show_stage
-from iqray.resources import WorkerRequest, fit_count
+from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
 
 DUPLICATES_PATH = "manifest/duplicates.parquet"
@@ -41,10 +41,10 @@ def make_manifests(run: Run) -> None:
             else:
                 plans.append(plan_manifest(dataset.name, source, listing))
         if plans:
-            most = fit_count(WorkerRequest("manifest", num_cpus=1), run.cluster.connect())
-            build_manifests(
-                run.storage, plans, PoolSize(1, most), lambda written: line(written.num_rows)
-            )
+            request = WorkerRequest("manifest", num_cpus=1)
+            [count] = fit_pools([request], run.cluster.connect())
+            size = PoolSize(1, count.largest, initial_actors=count.initial)
+            build_manifests(run.storage, plans, size, lambda written: line(written.num_rows))
             run.record_seconds(line)
     for dataset in run.study.datasets:
         if dataset.test is not None:

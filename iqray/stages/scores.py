@@ -187,9 +187,9 @@ def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Po
         own = [plan for plan in plans if plan.job.metric in pool.metrics and plan.missing]
         if own:
             busy.append((pool, request, own))
-    sizes = fit_pools([request for _, request, _ in busy], run.cluster.connect())
+    counts = fit_pools([request for _, request, _ in busy], run.cluster.connect())
     pools = []
-    for (pool, _, own), (smallest, largest) in zip(busy, sizes, strict=True):
-        size = PoolSize(smallest, largest, pool.num_cpus, pool.num_gpus)
+    for (pool, _, own), count in zip(busy, counts, strict=True):
+        size = PoolSize(count.smallest, count.largest, pool.num_cpus, pool.num_gpus, count.initial)
         pools.append(build_score_pool(run.storage, own, size, attempts, settings.max_image_s))
     return pools
