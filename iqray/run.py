@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pyarrow as pa
 
 from iqray.cluster import Cluster
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
@@ -23,7 +24,7 @@ from iqray.metrics.weights import MetricWeights, find_weights, resolve_directory
 from iqray.progress import StageLine
 from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
-from iqray.study import Dataset, Study
+from iqray.study import Study
 from iqray.trials import TRAINING_VERSION
 
 _SECONDS_PATH = "stage_seconds.json"

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from iqray.attempts import Attempt, Exclusion, Step, begin_attempt
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
@@ -23,7 +24,6 @@ from iqray.scoring.plans import build_score_pool, complete_scores
 from iqray.scoring.worker import ScoreWorker
 from iqray.shards import split_into_shards
 from iqray.storage import Storage
-from iqray.study import Dataset
 from tests.test_scoring import ATTEMPTS, NUM_IMAGES, TABLE, Bench, read_rows
 
 STEP = Step(3, "musiq")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageFailure
 from iqray.inputs.listing import list_images
 from iqray.inputs.sources import ImageSource
-from iqray.study import Dataset
 from tests.layout_files import LAYOUTS, WRITERS, encode_images, write_folders
 from tests.s3_server import BUCKET, serve_folder
 

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
 from iqray.inputs.listing import fingerprint_listing, list_images
 from iqray.inputs.manifest import ImageInspector, finish_manifest, plan_manifest
 from iqray.inputs.sources import ImageSource
 from iqray.storage import Storage
-from iqray.study import Dataset
 from tests.layout_files import LAYOUTS, encode_images, write_folders, write_parquet, write_tars
 
 HELD = ["parquet", "webdataset"]

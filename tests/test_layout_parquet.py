@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageFailure
 from iqray.inputs.listing import list_images
 from iqray.inputs.sources import ImageSource
-from iqray.study import Dataset
 from tests.layout_files import Images, encode_images, write_parquet
 
 IMAGES = encode_images()

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
 from iqray.inputs.sources import ImageSource
-from iqray.study import Dataset
 from tests.layout_files import add_member, encode_images, write_tars
 
 IMAGES = encode_images()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import fingerprint_listing, list_images
@@ -18,7 +19,6 @@ from iqray.inputs.sources import ImageSource
 from iqray.packing import open_pack, pack_images
 from iqray.pools import PoolSize
 from iqray.storage import Storage
-from iqray.study import Dataset
 from tests.layout_files import LAYOUTS, WRITERS, encode_images
 
 IMAGES = encode_images()

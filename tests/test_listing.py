@@ -4,10 +4,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import fingerprint_listing, list_images
-from iqray.study import Dataset
 from tests.conftest import MakeDataset
 
 COLUMNS = ("split", "category", "path")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
 from iqray.inputs.manifest import (
@@ -14,7 +15,6 @@ from iqray.inputs.manifest import (
 from iqray.inputs.sources import ImageSource
 from iqray.pools import PoolSize, Written
 from iqray.storage import Storage
-from iqray.study import Dataset
 from tests.conftest import MakeDataset
 
 

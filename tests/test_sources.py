@@ -6,13 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageFailure
 from iqray.inputs.layouts.folders import FolderReader
 from iqray.inputs.listing import LISTING, list_images
 from iqray.inputs.sources import ImageSource
-from iqray.study import Dataset
 
 
 def make_rows(*paths: str) -> pa.Table:

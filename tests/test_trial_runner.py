@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.distance import pdist
 
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
 from iqray.inputs.sources import ImageSource
 from iqray.recipes import RECIPES
 from iqray.schemas import MANIFEST
 from iqray.storage import Storage
-from iqray.study import Dataset
 from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from iqray.benchmarks.pyiqa_device import MetricPeer, Settings, score_one_by_one
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
 from iqray.inputs.manifest import (
@@ -29,7 +30,6 @@ from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
-from iqray.study import Dataset
 
 # Scores in the order of the images, by metric.
 Scores = dict[str, list[float]]

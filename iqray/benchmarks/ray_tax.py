@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from iqray.benchmarks.harness import Benchmark, Fidelity
 from iqray.benchmarks.inputs import provide_weights
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import list_images
 from iqray.inputs.manifest import build_manifests, plan_manifest, read_manifest, select_train
@@ -27,7 +28,6 @@ from iqray.scoring.plans import ScorePlan, build_score_pool, plan_scores
 from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
-from iqray.study import Dataset
 
 RAY_TAX = "ray_tax"
 

@@ -8,6 +8,7 @@ import logging
 
 import pyarrow as pa
 
+from iqray.dataset import Dataset
 from iqray.inputs.listing import (
     LISTING_KEY_FIELD,
     RESTORED_COLUMNS,
@@ -19,7 +20,6 @@ from iqray.inputs.listing import (
 from iqray.inputs.manifest import get_manifest_path, make_manifest_key
 from iqray.inputs.sources import ImageSource
 from iqray.storage import Storage
-from iqray.study import Dataset
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.identity import hash_content, hash_rows, hash_strings, make_image_id
 from iqray.inputs.image_root import FoundFile, ImageRoot
 from iqray.inputs.images import IMAGE_SUFFIXES
 from iqray.inputs.layouts import folders, parquet, webdataset
 from iqray.inputs.layouts.base import describe_layout
-from iqray.study import Dataset
 
 # One row per image before it has been opened, training images first, in the order in which
 # reading them is cheap. Millions of rows fit into a driver's memory as Arrow columns.

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.inputs.image_root import ImageRoot
@@ -21,7 +22,6 @@ from iqray.inputs.layouts.base import ImageReader
 from iqray.inputs.layouts.folders import FolderReader
 from iqray.inputs.layouts.parquet import ParquetReader
 from iqray.inputs.layouts.webdataset import TarReader
-from iqray.study import Dataset
 
 _ROW_COLUMNS = ["path", "container", "position", "num_bytes"]
 

@@ -4,9 +4,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from iqray.dataset import Dataset
 from iqray.inputs.image_root import FoundFile
 from iqray.inputs.images import ImageFailure
-from iqray.study import Dataset
 
 # One row per image of a split, in the order in which reading them is cheap.
 FOUND = pa.schema(

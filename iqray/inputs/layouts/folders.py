@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot, map_in_threads
 from iqray.inputs.images import IMAGE_SUFFIXES
 from iqray.inputs.layouts.base import FOUND
-from iqray.study import Dataset
 
 # Path relative to the root, bytes, modification time in nanoseconds.
 _File = tuple[str, int, int]

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.identity import find_repeats
 from iqray.inputs.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.inputs.images import ImageFailure
 from iqray.inputs.layouts.base import FOUND, SEPARATOR, describe_file
-from iqray.study import Dataset
 
 _NUM_OPEN_FILES = 8
 

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.identity import find_repeats
 from iqray.inputs.image_root import FoundFile, ImageRoot, map_in_threads
 from iqray.inputs.images import IMAGE_SUFFIXES
 from iqray.inputs.layouts.base import FOUND, SEPARATOR, describe_file
 from iqray.inputs.layouts.tar_headers import BLOCK_BYTES, Member, TarHeaders
-from iqray.study import Dataset
 
 _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
