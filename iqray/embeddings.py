@@ -1,12 +1,11 @@
-"""Embeddings and logits of a trial's test images, in one forward pass of a trained model.
+"""Embeddings and logits of images, in one forward pass of a model.
 
-The embedding is the vector before the classifier: the input of the last Linear layer, 4096
-values for AlexNet and VGG16, 2048 for ResNet-50 and Inception-v3.
+The embedding of a trial is the vector before the classifier: the input of the last Linear layer,
+4096 values for AlexNet and VGG16, 2048 for ResNet-50 and Inception-v3.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -17,17 +16,35 @@ from iqray.augment import compute_centre_boxes, make_batch
 from iqray.errors import StudyError
 from iqray.packing import PackedImages
 
+# Besides modules: the input of the last Linear layer, and the output.
+PENULTIMATE = "penultimate"
 LOGITS = "logits"
+
+# More than this is a mistake in the choice of a layer: 28,000 images of 40,000 values.
+_MAX_BYTES = 4 * 2**30
 
 
 def embed(
+    model: nn.Module, data: PackedImages, input_px: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings and logits of a trial's images, as `embed_layers` gives them.
+
+    Returns:
+        embeddings (num_images, dim) float32 and logits (num_images, num_categories) float32, in
+        the order of `data`.
+    """
+    found = embed_layers(model, data, input_px, batch_size, (PENULTIMATE, LOGITS))
+    return found[PENULTIMATE], found[LOGITS]
+
+
+def embed_layers(
     model: nn.Module,
     data: PackedImages,
     input_px: int,
     batch_size: int,
-    layer: str | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embed images by their central crop, with the model in evaluation mode.
+    layers: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Embed images by their central crop, with the model in evaluation mode, in one pass.
 
     The model stays on its device and comes back in the mode it had, without hooks.
 
@@ -36,51 +53,77 @@ def embed(
         data: (num_images) images.
         input_px: side of the network input, pixels.
         batch_size: images per forward pass; changes results by rounding errors only.
-        layer: none for the input of the last Linear layer, `logits` for the model's output, or a
-            module's name for that module's output, flattened per image.
+        layers: each `penultimate` for the input of the last Linear layer, `logits` for the model's
+            output, or a module's name for that module's output, flattened per image.
 
     Returns:
-        embeddings (num_images, dim) float32 and logits (num_images, num_categories) float32, in
-        the order of `data`. NaN where the model gives NaN.
+        For each layer (num_images, dim) float32, in the order of `data`. NaN where the model gives
+        NaN.
 
     Raises:
-        StudyError: there are no images, or the model has no such layer.
+        StudyError: there are no images, the model has no such layer, or a layer has too many
+            values for this many images.
     """
     if not len(data):
         raise StudyError("there are no images to embed; a trial needs at least one test image")
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _record(model, layer) as recorded:
-            logits = [_forward(model, batch) for batch in _iterate(data, input_px, batch_size)]
+        with torch.inference_mode(), _record(model, layers, len(data)) as recorded:
+            for batch in _iterate(data, input_px, batch_size):
+                output = _forward(model, batch)
+                if LOGITS in recorded:
+                    recorded[LOGITS].append(output)
     finally:
         model.train(was_training)
-    embeddings = logits if layer == LOGITS else recorded
-    return np.concatenate(embeddings), np.concatenate(logits)
+    return {layer: np.concatenate(recorded[layer]) for layer in layers}
+
+
+def check_layer(model: nn.Module, layer: str) -> None:
+    """Check that a model has a layer of this name.
+
+    Raises:
+        StudyError: it has not.
+    """
+    if layer not in (PENULTIMATE, LOGITS):
+        _find_layer(model, layer)
 
 
 @contextmanager
-def _record(model: nn.Module, layer: str | None) -> Iterator[list[np.ndarray]]:
-    """Collect, batch by batch, what the layer receives (last Linear) or gives (named layer)."""
-    recorded: list[np.ndarray] = []
+def _record(
+    model: nn.Module, layers: Sequence[str], num_images: int
+) -> Iterator[dict[str, list[np.ndarray]]]:
+    """Collect, batch by batch, what the last Linear layer receives and what named layers give."""
+    recorded: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
 
-    def keep_input(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        recorded.append(_to_rows(inputs[0]))
+    def keep(layer: str, values: torch.Tensor) -> None:
+        _check_size(layer, values, num_images)
+        recorded[layer].append(_to_rows(values))
 
-    def keep_output(_module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        recorded.append(_to_rows(output))
-
-    if layer == LOGITS:
+    with ExitStack() as stack:
+        for layer in layers:
+            if layer == LOGITS:
+                continue
+            if layer == PENULTIMATE:
+                handle = model.get_submodule(find_last_linear(model)).register_forward_pre_hook(
+                    lambda _module, inputs, layer=layer: keep(layer, inputs[0])
+                )
+            else:
+                handle = _find_layer(model, layer).register_forward_hook(
+                    lambda _module, _inputs, output, layer=layer: keep(layer, output)
+                )
+            stack.callback(handle.remove)
         yield recorded
-        return
-    if layer is None:
-        handle = model.get_submodule(find_last_linear(model)).register_forward_pre_hook(keep_input)
-    else:
-        handle = _find_layer(model, layer).register_forward_hook(keep_output)
-    try:
-        yield recorded
-    finally:
-        handle.remove()
+
+
+def _check_size(layer: str, values: torch.Tensor, num_images: int) -> None:
+    dim = values[0].numel()
+    num_bytes = dim * num_images * 4
+    if num_bytes > _MAX_BYTES:
+        raise StudyError(
+            f"layer '{layer}' has {dim:,} values per image, {num_bytes / 2**30:.0f} GiB for "
+            f"{num_images:,} images; choose a later layer, such as '{PENULTIMATE}', or fewer images"
+        )
 
 
 def _find_layer(model: nn.Module, layer: str) -> nn.Module:
@@ -89,7 +132,7 @@ def _find_layer(model: nn.Module, layer: str) -> nn.Module:
         names = [name for name, _ in model.named_children()]
         raise StudyError(
             f"unknown layer '{layer}' of {type(model).__name__}; name a module such as "
-            f"{', '.join(names)}, or '{LOGITS}'"
+            f"{', '.join(names)}, '{PENULTIMATE}' or '{LOGITS}'"
         )
     return modules[layer]
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from iqray.architectures import create_model
 from iqray.augment import compute_centre_boxes, make_batch
-from iqray.embeddings import embed
+from iqray.embeddings import embed, embed_layers
 from iqray.errors import StudyError
 from iqray.packing import PackedImages, concatenate
 from tests.toy_images import make_colour_data
@@ -65,19 +65,37 @@ def test_a_named_layer_gives_its_output_before_later_layers_change_it() -> None:
         nn.Conv2d(3, 2, 3, stride=8), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(32, 3)
     )
     data = make_colour_data(2, seed=0)
-    embeddings, _ = embed(model, data, 32, 6, layer="0")
-    assert embeddings.shape == (6, 32)
-    assert (embeddings < 0).any()  # the ReLU that works in place comes after
+    found = embed_layers(model, data, 32, 6, ["0"])
+    assert found["0"].shape == (6, 32)
+    assert (found["0"] < 0).any()  # the ReLU that works in place comes after
 
 
-def test_logits_as_embeddings(model: nn.Module, data: PackedImages) -> None:
-    embeddings, logits = embed(model, data, 32, 9, layer="logits")
-    np.testing.assert_array_equal(embeddings, logits)
+def test_layers_of_one_pass_are_those_of_a_pass_each(model: nn.Module, data: PackedImages) -> None:
+    layers = ["penultimate", "logits", "layer4", "avgpool"]
+    together = embed_layers(model, data, 32, 4, layers)
+    assert list(together) == layers
+    for layer in layers:
+        alone = embed_layers(model, data, 32, 4, [layer])[layer]
+        np.testing.assert_array_equal(together[layer], alone)
+    embeddings, logits = embed(model, data, 32, 4)
+    np.testing.assert_array_equal(together["penultimate"], embeddings)
+    np.testing.assert_array_equal(together["logits"], logits)
+    np.testing.assert_array_equal(together["avgpool"], embeddings)  # flattened, it is fc's input
+
+
+def test_a_layer_too_large_for_so_many_images_is_an_error(
+    model: nn.Module, data: PackedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iqray.embeddings._MAX_BYTES", len(data) * 2048 * 4)
+    embed(model, data, 32, 9)
+    with pytest.raises(StudyError, match=r"layer 'layer3' has 4,096 values .*choose a later layer"):
+        embed_layers(model, data, 32, 9, ["layer3"])
+    assert _count_hooks(model) == 0
 
 
 def test_no_hook_is_left_behind(model: nn.Module, data: PackedImages) -> None:
     embed(model, data, 32, 9)
-    embed(model, data, 32, 9, layer="layer4")
+    embed_layers(model, data, 32, 9, ["layer4"])
     broken = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
     with pytest.raises(RuntimeError):  # 3 * 32 * 32 values do not fit 5 inputs
         embed(broken, data, 32, 9)
@@ -86,7 +104,7 @@ def test_no_hook_is_left_behind(model: nn.Module, data: PackedImages) -> None:
 
 def test_an_unknown_layer_is_an_error(model: nn.Module, data: PackedImages) -> None:
     with pytest.raises(StudyError, match="unknown layer 'head'"):
-        embed(model, data, 32, 9, layer="head")
+        embed_layers(model, data, 32, 9, ["head"])
 
 
 def test_no_images_is_an_error(model: nn.Module) -> None:
