@@ -39,7 +39,7 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
     num_images = sum(listing.num_rows for listing in run.listings.values())
     current = [
         dataset.name
-        for dataset in run.study.datasets
+        for dataset in run.study.all_datasets
         if is_manifest_current(
             run.storage,
             dataset.name,
@@ -49,7 +49,7 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
     num_known = sum(run.listings[name].num_rows for name in current)
     yield f"manifest     {num_known:,} of {num_images:,} images there"
     unknown = f"trials       known when the subsets of {num_cells:,} cells are chosen"
-    if len(current) < len(run.study.datasets) or list_missing_weights(run):
+    if len(current) < len(run.study.all_datasets) or list_missing_weights(run):
         yield unknown
         return
     plans = plan_study_scores(run)

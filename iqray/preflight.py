@@ -60,7 +60,7 @@ def check_scoring(study: Study, storage: Storage) -> dict[str, pa.Table]:
         dataset.name: list_or_restore(
             dataset, ImageSource.of(dataset, ImageRoot.parse(dataset.root)), storage
         )
-        for dataset in study.datasets
+        for dataset in study.all_datasets
         if dataset.root is not None
     }
 

@@ -66,7 +66,9 @@ class Run:
     @cached_property
     def listings(self) -> dict[str, pa.Table]:
         """Tables of `listing.LISTING` by dataset."""
-        missing = [dataset for dataset in self.study.datasets if dataset.name not in self.listed]
+        missing = [
+            dataset for dataset in self.study.all_datasets if dataset.name not in self.listed
+        ]
         made = {
             dataset.name: list_or_restore(dataset, self.open_images(dataset), self.storage)
             for dataset in missing
@@ -75,8 +77,8 @@ class Run:
 
     @cached_property
     def manifests(self) -> dict[str, pa.Table]:
-        """Finished manifests by dataset."""
-        for dataset in self.study.datasets:
+        """Finished manifests by dataset, those of extra images included."""
+        for dataset in self.study.all_datasets:
             self.require(get_manifest_path(dataset.name), "manifest")
             key = make_manifest_key(self.open_images(dataset), self.listings[dataset.name])
             if not is_manifest_current(self.storage, dataset.name, key):
@@ -86,7 +88,7 @@ class Run:
                 )
         return {
             dataset.name: read_manifest(self.storage, dataset.name)
-            for dataset in self.study.datasets
+            for dataset in self.study.all_datasets
         }
 
     @cached_property
@@ -94,8 +96,8 @@ class Run:
         """Training images by dataset, cut as they are scored."""
         size = self.study.scoring.shard_size
         shards = {}
-        for name, manifest in self.manifests.items():
-            start, rows = select_train(manifest)
+        for name in (dataset.name for dataset in self.study.datasets):
+            start, rows = select_train(self.manifests[name])
             shards[name] = tuple(split_into_shards(rows, size, get_manifest_path(name), start))
         return shards
 

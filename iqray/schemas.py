@@ -132,6 +132,20 @@ def build_embedding_schema(dim: int) -> pa.Schema:
     )
 
 
+# One row per embedding table that the study's `embeddings` asks for.
+EMBEDDINGS = pa.schema(
+    [
+        ("dataset", pa.string()),  # of the images, or the name of extra images
+        ("images", pa.string()),  # own, all_subsets, all_categories
+        ("layer", pa.string()),  # penultimate, logits or a module's name
+        ("network", pa.string()),  # a trial's id, or the network's name
+        ("kind", pa.string()),  # trials, untrained, pretrained, checkpoint
+        ("architecture", pa.string()),
+        ("num_images", pa.int64()),
+        ("path", pa.string()),  # of the table, under the output root
+    ]
+)
+
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
 # of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average.
 CELLS = pa.schema(

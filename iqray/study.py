@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
+from iqray.embedding_settings import TRIALS, EmbeddingSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 
 SubsetName = Literal["avg_high", "avg_low", "range_high", "range_low"]
@@ -166,6 +167,7 @@ class Study(StudyPart):
     weights: Weights
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -197,6 +199,7 @@ class Study(StudyPart):
         _check_no_repeats("subsets.names", self.subsets.names)
         _check_no_repeats("seeds", self.seeds)
         _check_pools(self.scoring, self.metrics)
+        _check_embeddings(self)
         for architecture in self.architectures:
             if architecture not in self.recipe.architectures:
                 raise ValueError(
@@ -204,6 +207,11 @@ class Study(StudyPart):
                     f"it covers {', '.join(self.recipe.architectures)}"
                 )
         return self
+
+    @property
+    def all_datasets(self) -> tuple[Dataset, ...]:
+        """Datasets of the grid, and extra images that are only embedded."""
+        return (*self.datasets, *self.embeddings.extra_images)
 
     @property
     def num_cells(self) -> int:
@@ -224,6 +232,19 @@ def _check_pools(scoring: ScoringSettings, metrics: Sequence[str]) -> None:
         raise ValueError(
             f"scoring.pools and metrics differ in {', '.join(lost)}; every metric of the study "
             "belongs to one pool"
+        )
+
+
+def _check_embeddings(study: Study) -> None:
+    settings = study.embeddings
+    _check_no_repeats(
+        "datasets and embeddings.extra_images",
+        (dataset.name for dataset in (*study.datasets, *settings.extra_images)),
+    )
+    if not settings.is_empty and TRIALS in settings.networks and not study.training.save_models:
+        raise ValueError(
+            "embeddings asks for networks of trials, but training.save_models is false; set it to "
+            "true, or leave trials out of embeddings.networks"
         )
 
 

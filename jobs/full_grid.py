@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
 from iqray.cluster import Cluster
+from iqray.network_files import check_networks
 from iqray.plan import describe_plan
 from iqray.preflight import check_study
 from iqray.run import Run
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     study, storage = load_study(arguments)
     listed = check_study(study, storage)
+    check_networks(study)
     requests = [request_scorers(study), [request_trainers(study)]]
     with Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)

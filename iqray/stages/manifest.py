@@ -31,9 +31,9 @@ def make_manifests(run: Run) -> None:
     total = sum(listing.num_rows for listing in run.listings.values())
     plans = []
     with show_stage("manifest", total, "images") as line:
-        for dataset in run.study.datasets:
+        for dataset in run.study.all_datasets:
             listing = run.listings[dataset.name]
-            if dataset.test is not None:  # else the dataset is only scored
+            if dataset.test is not None:  # else the dataset is only scored, or embedded
                 check_dataset(run.study, dataset, listing)
             source = run.open_images(dataset)
             if is_manifest_current(run.storage, dataset.name, make_manifest_key(source, listing)):
@@ -46,7 +46,7 @@ def make_manifests(run: Run) -> None:
             size = PoolSize(1, count.largest, initial_actors=count.initial)
             build_manifests(run.storage, plans, size, lambda written: line(written.num_rows))
             run.record_seconds(line)
-    for dataset in run.study.datasets:
+    for dataset in run.study.all_datasets:
         if dataset.test is not None:
             check_usable(dataset.name, run.manifests[dataset.name])
     text = describe_duplicates(count_duplicates(_make_duplicates(run)))
@@ -56,7 +56,7 @@ def make_manifests(run: Run) -> None:
 
 def make_duplicates_key(run: Run) -> str:
     """Key of the table of duplicates that the study's manifests give."""
-    names = [dataset.name for dataset in run.study.datasets]
+    names = [dataset.name for dataset in run.study.all_datasets]
     keys = {name: run.storage.read_key(get_manifest_path(name)) for name in names}
     return hash_content([DUPLICATES_VERSION, keys])
 

@@ -1,6 +1,5 @@
 """Stages `results` and `report`: from finished trials to rank tables, figures and one page."""
 
-import io
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 import iqray
 from iqray import schemas
@@ -29,6 +27,7 @@ from iqray.scoring.plans import read_scores
 from iqray.stages.manifest import DUPLICATES_PATH, make_duplicates_key
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
 from iqray.stages.trials import plan_grid
+from iqray.tables import write_with_csv
 from iqray.trial_runner import read_embeddings, read_results
 
 CELLS_PATH = "results/cells.parquet"
@@ -53,8 +52,8 @@ def make_results(run: Run) -> None:
             line.skip(len(cells))
             return
         table = build_cells([asdict(cell) for cell in cells], results, weights)
-        _write_with_csv(run, RANK_COUNTS_PATH, count_ranks(table), schemas.RANK_COUNTS, key)
-        _write_with_csv(run, CELLS_PATH, table, schemas.CELLS, key)
+        write_with_csv(run.storage, RANK_COUNTS_PATH, count_ranks(table), schemas.RANK_COUNTS, key)
+        write_with_csv(run.storage, CELLS_PATH, table, schemas.CELLS, key)
         line(len(cells))
         run.record_seconds(line)
 
@@ -99,14 +98,6 @@ def count_lost_cells(run: Run) -> int:
     return int(_read_frame(run, CELLS_PATH)["status"].isin(["failed", "missing"]).sum())
 
 
-def _write_with_csv(run: Run, path: str, frame: pd.DataFrame, schema: pa.Schema, key: str) -> None:
-    text = io.StringIO()
-    frame.to_csv(text, index=False)
-    run.storage.write_bytes(path.replace(".parquet", ".csv"), text.getvalue().encode())
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    run.storage.write_table(path, table.replace_schema_metadata(), key=key)
-
-
 def _read_frame(run: Run, path: str) -> pd.DataFrame:
     return run.storage.read_table(path).to_pandas()
 
@@ -141,7 +132,7 @@ def _collect_inputs(run: Run, duplicates: DuplicateCounts) -> ReportInputs:
         rank_counts=_read_frame(run, RANK_COUNTS_PATH),
         category_stats=_read_frame(run, CATEGORY_STATS_PATH),
         subsets=_read_frame(run, SUBSETS_PATH),
-        image_counts=count_images(run.manifests.values()),
+        image_counts=count_images(run.manifests[dataset.name] for dataset in study.datasets),
         score_counts=count_scores(scores),
         weights={metric: found.provenance for metric, found in run.weights.items()},
         recipe=study.recipe.name,

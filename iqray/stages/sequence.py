@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from iqray.run import Run
 from iqray.stages.demo import make_demo
+from iqray.stages.embeddings import make_embeddings
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import make_report, make_results
 from iqray.stages.scores import make_scores
@@ -16,6 +17,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "scores": make_scores,
     "subsets": make_subsets,
     "trials": train_grid,
+    "embeddings": make_embeddings,
     "results": make_results,
     "report": make_report,
 }

@@ -1,0 +1,165 @@
+"""The stage that embeds more than trials do, on a whole small study with real Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision.io import decode_image
+from torchvision.transforms import v2
+
+from iqray.architectures import create_model
+from iqray.embedding_tables import split_embedding_table
+from iqray.recipes import RECIPES
+from iqray.storage import Storage
+from tests.conftest import make_pixels
+from tests.small_study import write_study
+from tests.test_full_grid import run_job
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Output root and terminal text of a study that asks for every kind of embedding."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    rng = np.random.default_rng(5)
+    for category in ("cup", "owl"):
+        (folder / "stimuli" / category).mkdir(parents=True)
+        for number in range(3):
+            path = folder / "stimuli" / category / f"{number}.png"
+            Image.fromarray(make_pixels(rng, 96, 112)).save(path)
+    (folder / "stimuli/owl/broken.png").write_bytes(b"no image")
+    torch.save(create_model("alexnet", 5, 64, seed=3).state_dict(), folder / "mine.pt")
+    study = write_study(
+        inputs,
+        folder / "out",
+        metrics=["brisque"],
+        embeddings={
+            "images": ["own", "all_subsets", "all_categories"],
+            "extra_images": [{"name": "stimuli", "root": str(folder / "stimuli")}],
+            "layers": {"resnet50": ["penultimate", "logits", "layer4"], "alexnet": ["features"]},
+            "networks": ["trials", "untrained"],
+            "checkpoints": [
+                {"name": "mine", "architecture": "alexnet", "file": str(folder / "mine.pt")}
+            ],
+        },
+        recipe={
+            "base": "demo",
+            "batch_size": 4,
+            "architectures": {
+                "resnet50": {"input_px": 32, "steps": 2},
+                "alexnet": {"input_px": 64, "steps": 2},
+            },
+        },
+    )
+    done = run_job(study, cache=folder / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return folder / "out", done.stdout
+
+
+def read(root: Path, row: Any) -> tuple[np.ndarray, list[str]]:
+    return split_embedding_table(Storage(str(root)).read_table(row["path"]))
+
+
+def test_every_network_embeds_every_set_at_every_layer(finished: tuple[Path, str]) -> None:
+    root, text = finished
+    index = pd.read_parquet(root / "embeddings/index.parquet")
+    cells = pd.read_parquet(root / "results/cells.parquet")
+    trials = set(cells["trial_id"])
+    counts = index.groupby(["kind", "dataset", "images"]).size().to_dict()
+    num = {"trials": 3 * len(trials), "untrained": 3, "checkpoint": 1}
+    expected = {("trials", "d", "own"): num["trials"]}
+    for kind, count in num.items():
+        expected[kind, "d", "all_subsets"] = expected[kind, "d", "all_categories"] = count
+        expected[kind, "stimuli", "all_categories"] = count
+    assert counts == expected
+    assert set(index.loc[index["kind"] == "trials", "network"]) == trials
+    assert all((root / path).exists() for path in index["path"])
+    assert len(pd.read_csv(root / "embeddings/index.csv")) == len(index)
+    assert not (root / "embeddings/.images").exists()
+    own = index[index["layer"].isin(["penultimate", "features"])]
+    assert f"embeddings   {own['num_images'].sum():,} of {own['num_images'].sum():,} images" in text
+    # The unreadable stimulus is no image to embed; its row in the manifest tells why.
+    assert set(index.loc[index["dataset"] == "stimuli", "num_images"]) == {6}
+
+
+def test_a_trials_own_images_get_the_embedding_that_the_trial_gave_them(
+    finished: tuple[Path, str],
+) -> None:
+    root, _ = finished
+    index = pd.read_parquet(root / "embeddings/index.parquet")
+    own = index[(index["images"] == "own") & (index["layer"] == "penultimate")]
+    assert len(own)
+    for row in own.to_dict("records"):
+        embeddings, categories = read(root, row)
+        path = f"trials/{row['network']}/embeddings.parquet"
+        expected, names = split_embedding_table(Storage(str(root)).read_table(path))
+        assert categories == names
+        np.testing.assert_allclose(embeddings, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_subsets_are_the_categories_of_the_trials_metric(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    index = pd.read_parquet(root / "embeddings/index.parquet")
+    subsets = pd.read_parquet(root / "subsets.parquet")
+    for row in index[index["layer"] == "logits"].to_dict("records"):
+        _, categories = read(root, row)
+        if row["images"] == "all_subsets":
+            assert set(categories) == set(subsets["category"])
+        elif row["dataset"] == "d" and row["images"] == "all_categories":
+            assert set(categories) == {"ant", "bee", "cat", "dog", "eel", "fox"}
+            assert len(categories) == 12
+
+
+def test_a_checkpoint_gives_what_torchvision_alone_gives(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    index = pd.read_parquet(root / "embeddings/index.parquet")
+    [row] = index[(index["network"] == "mine") & (index["dataset"] == "stimuli")].to_dict("records")
+    embeddings, categories = read(root, row)
+    assert categories == ["cup"] * 3 + ["owl"] * 3
+    transform = v2.Compose(
+        [
+            v2.Resize(RECIPES["demo"].compute_stored_px("alexnet")),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.CenterCrop(round(RECIPES["demo"].compute_stored_px("alexnet") * 7 / 8)),
+            v2.Resize((64, 64)),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    files = sorted((root.parent / "stimuli").rglob("[0-9].png"))
+    images = torch.stack([transform(decode_image(str(file))) for file in files])
+    model = create_model("alexnet", 5, 64, seed=3).eval()
+    with torch.inference_mode():
+        expected = model.features(images).flatten(1).numpy()
+    assert embeddings.shape == expected.shape
+    # The short way rounds stored pixels to whole gray levels elsewhere.
+    assert np.corrcoef(embeddings.ravel(), expected.ravel())[0, 1] > 0.999
+    np.testing.assert_allclose(embeddings.std(), expected.std(), rtol=0.02)
+
+
+def test_a_second_run_embeds_nothing_and_a_new_layer_only_itself(
+    finished: tuple[Path, str],
+) -> None:
+    root, _ = finished
+    study = root.parent / "out.yaml"
+    times = {path: path.stat().st_mtime_ns for path in (root / "embeddings").rglob("*.parquet")}
+    again = run_job(study, cache=root.parent / "cache")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "dashboard" not in again.stdout  # Ray was not needed
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+    content = yaml.safe_load(study.read_text())
+    content["embeddings"]["layers"]["alexnet"] = ["features", "avgpool"]
+    study.write_text(yaml.safe_dump(content))
+    more = run_job(study, "--only", "embeddings", cache=root.parent / "cache")
+    assert more.returncode == 0, more.stdout + more.stderr
+    found = set((root / "embeddings").rglob("*.parquet"))
+    added = found - set(times)
+    assert {path.parent.name for path in added} == {"avgpool"}
+    index = root / "embeddings/index.parquet"
+    assert len(pd.read_parquet(index)) == len(found) - 1
+    assert all(path.stat().st_mtime_ns == times[path] for path in times if path != index)

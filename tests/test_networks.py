@@ -1,0 +1,250 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from iqray.architectures import create_model
+from iqray.embedding_settings import Checkpoint, EmbeddingSettings
+from iqray.errors import StudyError
+from iqray.network_files import check_networks, provide_networks
+from iqray.networks import (
+    build_network,
+    decode_state,
+    draw_untrained,
+    encode_state,
+    fetch_published,
+    get_pretrained_url,
+    read_checkpoint,
+)
+from iqray.recipes import ARCHITECTURES
+from iqray.storage import Storage
+from iqray.study_file import parse_study
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return create_model("resnet50", 3, 32, seed=0).state_dict()
+
+
+def answer(model: torch.nn.Module, input_px: int) -> torch.Tensor:
+    images = torch.randn(2, 3, input_px, input_px, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return model.eval()(images)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_untrained_network_is_a_trials_network_before_its_first_step(architecture: str) -> None:
+    input_px = 128
+    own = build_network(draw_untrained(architecture, input_px, 1), architecture, False)
+    drawn = create_model(architecture, 1000, input_px, seed=1)
+    assert torch.equal(answer(own, input_px), answer(drawn, input_px))
+
+
+def test_pretrained_inception_gets_the_input_that_torchvision_gives_it() -> None:
+    """torchvision's builder sets transform_input for these weights; others have it off."""
+    state = draw_untrained("inception_v3", 128, 0)
+    published = torchvision.models.inception_v3(
+        aux_logits=False, init_weights=False, transform_input=True
+    )
+    published.load_state_dict(state)
+    expected = answer(published, 128)
+    own = answer(build_network(state, "inception_v3", rescales_input=True), 128)
+    assert torch.equal(own, expected)
+    assert not torch.equal(answer(build_network(state, "inception_v3", False), 128), expected)
+
+
+def test_a_state_comes_back_from_its_bytes(state: State) -> None:
+    back = decode_state(encode_state(state))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def wrap(state: State) -> State:
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda state, path: torch.save(state, path),
+        lambda state, path: torch.save({"model": state, "epoch": 3}, path),
+        lambda state, path: torch.save({"state_dict": wrap(state)}, path),
+        lambda state, path: save_file(state, path.with_suffix(".safetensors")),
+    ],
+    ids=["plain", "torchvision's reference", "data parallel", "safetensors"],
+)
+def test_checkpoints_of_common_forms_are_read(
+    write: Callable[[State, Path], None], state: State, tmp_path: Path
+) -> None:
+    write(state, tmp_path / "mine.pt")
+    [file] = tmp_path.iterdir()
+    read = read_checkpoint(file, "resnet50")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+class Opens:
+    """Would create a file if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_is_never_unpickled(state: State, tmp_path: Path) -> None:
+    torch.save({"model": state, "extra": Opens(tmp_path / "ran")}, tmp_path / "mine.pt")
+    with pytest.raises(StudyError, match=r"mine\.pt is refused.*unpickled"):
+        read_checkpoint(tmp_path / "mine.pt", "resnet50")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "architecture", "message"),
+    [
+        (lambda state: state, "vgg16", r"no state dict of vgg16: 'classifier\.6\.weight' is miss"),
+        (lambda _: {"epoch": 3}, "resnet50", r"'fc\.weight' is missing"),
+        (lambda _: [1, 2], "resnet50", "holds no state dict"),
+        (
+            lambda state: {name: state[name] for name in state if "layer4.2" not in name},
+            "resnet50",
+            r"no state dict of resnet50: .*Missing key.*layer4\.2",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_explained(
+    change: Callable[[State], object],
+    architecture: str,
+    message: str,
+    state: State,
+    tmp_path: Path,
+) -> None:
+    torch.save(change(state), tmp_path / "mine.pt")
+    with pytest.raises(StudyError, match=rf"checkpoint '.*mine\.pt'.*{message}"):
+        read_checkpoint(tmp_path / "mine.pt", architecture)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub-home"))
+    monkeypatch.setattr("torch.hub._hub_dir", None)
+    folder = tmp_path / "hub-home/hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_published_weights_are_taken_from_the_hubs_folder_and_verified(
+    hub: Path, tmp_path: Path
+) -> None:
+    torch.save({"weight": torch.ones(3)}, tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    (hub / name).write_bytes(content)
+    # Nothing listens on port 9, so that a file that is not there cannot be fetched.
+    state = fetch_published(f"http://127.0.0.1:9/models/{name}")
+    assert torch.equal(state["weight"], torch.ones(3))
+    (hub / "net-00000000.pth").write_bytes(content)
+    with pytest.raises(StudyError, match=r"wrong sha256: expected 00000000\.\.\., found [0-9a-f]"):
+        fetch_published("http://127.0.0.1:9/models/net-00000000.pth")
+    with pytest.raises(StudyError, match=r"'net-12345678\.pth' are not there.*put the file from"):
+        fetch_published("http://127.0.0.1:9/models/net-12345678.pth")
+
+
+def test_torchvisions_names_carry_the_digits_that_are_checked() -> None:
+    for architecture in ARCHITECTURES:
+        digits = get_pretrained_url(architecture).rsplit("-", 1)[-1].removesuffix(".pth")
+        assert len(digits) == 8
+        assert int(digits, 16) >= 0
+
+
+def make_study(tmp_path: Path, **embeddings: object) -> object:
+    content = {
+        "name": "s",
+        "root": str(tmp_path / "out"),
+        "datasets": [{"name": "d", "root": str(tmp_path)}],
+        "architectures": ["resnet50"],
+        "recipe": "demo",
+        "weights": {"directory": "w"},
+        "embeddings": {"images": ["all_categories"], **embeddings},
+    }
+    return parse_study(content)
+
+
+def test_networks_are_provided_once_and_anew_when_their_file_changes(
+    state: State, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.pt"
+    torch.save(state, file)
+    checkpoint = {"name": "mine", "architecture": "resnet50", "file": str(file)}
+    study = make_study(tmp_path, networks=["untrained"], checkpoints=[checkpoint])
+    storage = Storage(str(tmp_path / "out"))
+    check_networks(study)
+    assert not (tmp_path / "out").exists()
+    untrained, mine = provide_networks(study, storage)
+    assert (untrained.name, mine.name) == ("untrained-resnet50-s0", "mine")
+    kept = decode_state(storage.read_bytes(mine.path))
+    assert all(torch.equal(kept[name], state[name]) for name in state)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/networks").iterdir()}
+    assert provide_networks(study, storage) == [untrained, mine]
+    assert times == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out/networks").iterdir()
+    }
+
+    torch.save({**state, "fc.bias": state["fc.bias"] + 1}, file)
+    same, changed = provide_networks(study, storage)
+    assert same == untrained
+    assert changed.key != mine.key
+    kept = decode_state(storage.read_bytes(changed.path))
+    assert torch.equal(kept["fc.bias"], state["fc.bias"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        ({"layers": ["layer9"]}, r"embeddings\.layers, resnet50: unknown layer 'layer9'"),
+        (
+            {"checkpoints": [{"name": "m", "architecture": "vgg16", "file": "/no/such.pt"}]},
+            r"checkpoint '/no/such\.pt' of 'm' cannot be read",
+        ),
+        (
+            {"checkpoints": [{"name": "m", "architecture": "vgg16", "file": "/no/such.ckpt"}]},
+            r"'/no/such\.ckpt' must end in \.safetensors",
+        ),
+    ],
+)
+def test_mistakes_are_explained_before_any_work(
+    embeddings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        check_networks(make_study(tmp_path, **embeddings))
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        ({"networks": ["pretrained"]}, "no images for them"),
+        ({"images": ["own"], "networks": ["untrained"]}, "which only networks of trials have"),
+        ({"images": ["own"], "layers": {"lenet": ["fc"]}}, "architecture 'lenet'"),
+        ({"extra_images": [{"name": "own", "root": "/x"}]}, "'own' twice, or it is one of"),
+    ],
+)
+def test_settings_that_ask_for_nothing_are_refused(
+    embeddings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EmbeddingSettings.model_validate(embeddings)
+
+
+def test_names_of_checkpoints_stay_apart() -> None:
+    one = Checkpoint(name="mine", architecture="vgg16", file="a.pt")
+    for name in ("mine", "untrained-vgg16-s0"):
+        other = Checkpoint(name=name, architecture="vgg16", file="b.pt")
+        with pytest.raises(ValueError, match=f"uses the name '{name}' twice"):
+            EmbeddingSettings(images=("all_categories",), checkpoints=(one, other))
