@@ -66,3 +66,5 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
         f"trials       {num_finished:,} of {len(trials):,} there; {len(cells):,} cells need "
         f"{len(trials):,} distinct trials"
     )
+    if not run.study.embeddings.is_empty:
+        yield "embeddings   known when the trials have run"
