@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from iqray.demo.images import generate_dataset
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import write_weights_manifest
 from iqray.progress import show_stage
@@ -22,6 +21,8 @@ def _make_images(run: Run) -> None:
     demos = [dataset for dataset in run.study.datasets if dataset.demo]
     if not demos:
         return
+    from iqray.demo.images import generate_dataset
+
     with show_stage("demo images", len(demos), "datasets") as line:
         for dataset in demos:
             assert dataset.demo is not None

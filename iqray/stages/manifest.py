@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.csv
 
+from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.inputs.duplicates import (
     DUPLICATES_VERSION,
@@ -73,3 +74,17 @@ def _make_duplicates(run: Run) -> pa.Table:
     )
     run.storage.write_table(DUPLICATES_PATH, table, key=key)
     return table
+
+
+def check_duplicates_current(run: Run) -> None:
+    """Check that the table of duplicates is there and of the study's images.
+
+    Raises:
+        StudyError: it is not.
+    """
+    run.require(DUPLICATES_PATH, "manifest")
+    if run.storage.read_key(DUPLICATES_PATH) != make_duplicates_key(run):
+        raise StudyError(
+            f"'{run.storage.describe(DUPLICATES_PATH)}' is of other images than the study's; run "
+            "--only manifest first, or all stages without --only"
+        )

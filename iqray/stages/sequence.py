@@ -6,7 +6,8 @@ from iqray.run import Run
 from iqray.stages.demo import make_demo
 from iqray.stages.embeddings import make_embeddings
 from iqray.stages.manifest import make_manifests
-from iqray.stages.results import make_report, make_results
+from iqray.stages.report import make_report
+from iqray.stages.results import make_results
 from iqray.stages.scores import make_scores
 from iqray.stages.subsets import make_subsets
 from iqray.stages.trials import train_grid

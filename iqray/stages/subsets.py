@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from iqray.category_stats import compute_category_stats
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.metrics.registry import find_metric
@@ -38,6 +37,8 @@ def make_subsets(run: Run) -> None:
         if run.storage.read_key(SUBSETS_PATH) == key:
             line.skip(total)
             return
+        from iqray.category_stats import compute_category_stats  # scipy takes a second
+
         stats = pa.concat_tables(
             compute_category_stats(read_scores(run.storage, dataset.name, metric))
             for dataset in study.datasets
