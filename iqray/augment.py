@@ -1,4 +1,4 @@
-"""Crops, flips and image order from counters, and the batches made with them.
+"""Crops, flips and image order from counters.
 
 Every random number is a hash of (seed, epoch, image index, draw). Nothing depends on batch size,
 on the number of workers, on placement, or on what ran before. An image index is the image's
@@ -6,17 +6,9 @@ position in the trial's data.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional
-
-# Mean and standard deviation of ImageNet's RGB values in [0, 1], as in torchvision's references
-# (references/classification/presets.py). Used for every dataset, so that cells stay comparable.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 # Width to height of a random crop, and tries before the fall-back: torchvision's
 # RandomResizedCrop, after Szegedy et al. 2015.
@@ -163,49 +155,6 @@ def compute_centre_boxes(shapes: np.ndarray) -> np.ndarray:
     sides = np.rint(shapes.min(axis=1, keepdims=True) * _CENTRE_SHARE).astype(np.int64)
     corners = np.rint((shapes - sides) / 2).astype(np.int64)
     return np.hstack([corners, sides, sides])
-
-
-def make_batch(
-    images: Sequence[np.ndarray], boxes: np.ndarray, flips: np.ndarray, input_px: int
-) -> torch.Tensor:
-    """Crop, resize, flip and normalise images into one network input.
-
-    The crop is resized in 8 bits with torch's antialiased bilinear filter: what torchvision's
-    transforms do with uint8 tensors, within one level of what they do with Pillow images, and
-    two to three times faster than Pillow on CPUs with AVX2.
-
-    Args:
-        images: N arrays (height, width, 3) uint8 RGB.
-        boxes: (N, 4) int64, top, left, height, width, inside the images.
-        flips: (N,) bool, mirror left to right.
-        input_px: side of the network input, pixels.
-
-    Returns:
-        (N, 3, input_px, input_px) float32 with `MEAN` and `STD` taken out, in channels-last
-        memory order.
-    """
-    pixels = torch.empty((len(images), input_px, input_px, 3), dtype=torch.uint8)
-    for position, (image, box, flip) in enumerate(zip(images, boxes.tolist(), flips, strict=True)):
-        top, left, height, width = box
-        crop = torch.from_numpy(image[top : top + height, left : left + width])
-        if (height, width) != (input_px, input_px):
-            crop = _resize(crop, input_px)
-        pixels[position] = crop.flip(1) if flip else crop
-    return _normalise(pixels)
-
-
-def _resize(crop: torch.Tensor, side_px: int) -> torch.Tensor:
-    """(height, width, 3) uint8 to (side, side, 3) uint8."""
-    resized = functional.interpolate(
-        crop.permute(2, 0, 1)[None], size=(side_px, side_px), mode="bilinear", antialias=True
-    )
-    return resized[0].permute(1, 2, 0)
-
-
-def _normalise(pixels: torch.Tensor) -> torch.Tensor:
-    scale = torch.tensor([1 / (255 * std) for std in STD])
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
-    return torch.addcmul(shift, pixels.to(torch.float32), scale).permute(0, 3, 1, 2)
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -77,6 +77,11 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all pixels."""
+        return 3 * int(self.shapes.prod(axis=1).sum())
+
     def image(self, index: int) -> np.ndarray:
         """Image as a (height, width, 3) uint8 RGB view; no pixel is copied."""
         target = self.targets[index]

@@ -18,15 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from iqray.architectures import choose_memory_format
-from iqray.augment import (
-    BatchStream,
-    compute_centre_boxes,
-    derive_step_seed,
-    draw_crop_boxes,
-    draw_flips,
-    make_batch,
-)
+from iqray.augment import BatchStream, derive_step_seed
 from iqray.errors import StudyError
+from iqray.loading import BatchLoader, BatchPlanner
 from iqray.packing import PackedImages
 from iqray.recipes import Recipe
 
@@ -120,8 +114,14 @@ def train(
         raise StudyError("a trial has no training images; a subset needs at least one to train on")
     began = time.perf_counter()
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        loop = _Loop(model, data, recipe, architecture, num_steps, seed, device)
+    stream = BatchStream(len(data), recipe.batch_size, seed)
+    planner = BatchPlanner(stream, data.shapes, recipe)
+    input_px = recipe.architectures[architecture].input_px
+    with (
+        torch.random.fork_rng(devices=cuda),
+        BatchLoader(data, planner, input_px, device) as loader,
+    ):
+        loop = _Loop(model, loader, stream, recipe, architecture, num_steps, device)
         tally = loop.restore(start) if start else _EpochTally()
         for step in range(start.step if start else 0, num_steps):
             tally.add(*loop.run_step(step))
@@ -146,20 +146,19 @@ class _Loop:
     def __init__(
         self,
         model: nn.Module,
-        data: PackedImages,
+        loader: BatchLoader,
+        stream: BatchStream,
         recipe: Recipe,
         architecture: str,
         num_steps: int,
-        seed: int,
         device: torch.device,
     ) -> None:
         self.recipe = recipe
         self._architecture = architecture
         self._num_steps = num_steps
-        self._data = data
-        self._seed = seed
+        self._loader = loader
+        self._stream = stream
         self._device = device
-        self._stream = BatchStream(len(data), recipe.batch_size, seed)
         self._memory_format = choose_memory_format(architecture, device)
         self._model = model.to(device=device, memory_format=self._memory_format).train()  # type: ignore[call-overload]
         self._optimizer = _create_optimizer(self._model, recipe)
@@ -177,7 +176,7 @@ class _Loop:
     def run_step(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One optimizer step; the batch's loss and number of right answers, on the device."""
         images, targets = self._take_batch(step)
-        _seed_generators(derive_step_seed(self._seed, step), self._device)
+        _seed_generators(derive_step_seed(self._stream.seed, step), self._device)
         for group in self._optimizer.param_groups:
             group["lr"] = self.get_learning_rate(step)
         logits, loss, objective = self._compute_loss(images, targets)
@@ -201,7 +200,7 @@ class _Loop:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch then keeps the plain mean over batches
-        num_batches = math.ceil(len(self._data) / self.recipe.batch_size) if norms else 0
+        num_batches = math.ceil(self._stream.num_images / self.recipe.batch_size) if norms else 0
         with torch.no_grad():
             for step in range(self._num_steps, self._num_steps + num_batches):
                 self._model(self._take_batch(step)[0])
@@ -225,22 +224,8 @@ class _Loop:
         return _EpochTally(list(losses), list(num_correct), num_restored=len(losses))
 
     def _take_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        epochs, indices = self._stream.take(step)
-        shapes = self._data.shapes[indices]
-        if self.recipe.crop == "centre":
-            boxes = compute_centre_boxes(shapes)
-        else:
-            boxes = draw_crop_boxes(self._seed, epochs, indices, shapes, self.recipe.crop_scale)
-        flips = np.zeros(len(indices), dtype=bool)
-        if self.recipe.flip:
-            flips = draw_flips(self._seed, epochs, indices)
-        input_px = self.recipe.architectures[self._architecture].input_px
-        images = make_batch([self._data.image(i) for i in indices], boxes, flips, input_px)
-        targets = torch.from_numpy(self._data.targets[indices])
-        return (
-            images.to(self._device, memory_format=self._memory_format),
-            targets.to(self._device),
-        )
+        images, targets = self._loader.take(step)
+        return images.contiguous(memory_format=self._memory_format), targets
 
     def _compute_loss(
         self, images: torch.Tensor, targets: torch.Tensor

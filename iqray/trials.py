@@ -20,7 +20,7 @@ from iqray.recipes import Recipe
 from iqray.study import Study
 
 # Raise when the same trial would end with other numbers.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from iqray.architectures import create_model
-from iqray.augment import BatchStream, compute_centre_boxes, make_batch
+from iqray.augment import BatchStream, compute_centre_boxes
+from iqray.batches import make_batch
 from iqray.embeddings import embed
 from iqray.errors import StudyError
 from iqray.evaluation import compute_topk_accuracy, rank_targets
