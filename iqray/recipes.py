@@ -10,7 +10,7 @@ fine-tuning tutorial. Auxiliary head: Szegedy et al. 2016, section 4.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,10 @@ MIN_INPUT_PX = {"alexnet": 63, "inception_v3": 75, "resnet50": 32, "vgg16": 32}
 # Below this side Inception-v3's auxiliary head has nothing left to convolve (5 x 5 on a 17 x 17
 # grid at 299 px), so smaller inputs train without it.
 INCEPTION_AUX_MIN_PX = 299
+
+
+# Short side of stored images in pixels, or their own size.
+StoredSide = Annotated[int, Field(ge=32)] | Literal["native"]
 
 
 class ArchitectureRecipe(BaseModel):
@@ -68,8 +72,11 @@ class Recipe(BaseModel):
     crop: Literal["random_resized", "centre"] = "random_resized"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = True
-    stored_short_side_px: int | None = Field(
-        None, ge=32, description="images are packed at this short side; none for 8/7 of the input"
+    stored_short_side_px: StoredSide | None = Field(
+        None,
+        description="images are decoded once and kept at this short side, such as 256 or 342, and "
+        "crops are taken from that; `native` keeps every pixel, for two to three times the space; "
+        "none for 8/7 of the input",
     )
     architectures: dict[str, ArchitectureRecipe]
 
@@ -132,10 +139,12 @@ class Recipe(BaseModel):
             return peak * 0.5 * (1 + math.cos(math.pi * progress))
         return peak
 
-    def compute_stored_px(self, architecture: str) -> int:
+    def compute_stored_px(self, architecture: str) -> StoredSide:
         """Short side in pixels at which this recipe packs images for an architecture.
 
-        torchvision's references evaluate 224 px centre crops of 256 px images: 8/7 of the input.
+        torchvision's references evaluate 224 px centre crops of 256 px images: 8/7 of the input,
+        or 342 px for Inception-v3's 299. They train on crops of images of native size, whose finest
+        detail 256 px no longer hold: where that detail is the question, `native` keeps it.
         """
         if self.stored_short_side_px is not None:
             return self.stored_short_side_px

@@ -239,6 +239,11 @@ class TrainingSettings(_Part):
     num_cpus: float = Field(1, gt=0, description="per trial; also its number of threads")
     num_gpus: float = Field(0, ge=0, description="per trial")
     save_models: bool = Field(True, description="false drops the weights after evaluation")
+    pack_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        description="disk space of each node for decoded images; none for half of what is free",
+    )
     max_retries: int = Field(1, ge=0, description="after a crash of a trial's process")
 
 

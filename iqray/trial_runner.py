@@ -13,25 +13,23 @@ import platform
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.identity import hash_strings
 from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
 from iqray.storage import Storage
 from iqray.trials import Trial, select_usable
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from iqray.packing import PackedImages
 
-# Raise when packs of equal images would differ.
-PACK_VERSION = 2
+logger = logging.getLogger(__name__)
 
 _TEST_BATCH_SIZE = 64
 
@@ -85,6 +83,8 @@ class TrialRunner:
         save_models: whether trained weights are kept.
         num_threads: of torch on the CPU.
         device: torch's name of it.
+        pack_cache_gib: space for packed images on this node; if none, `PackRoom` chooses.
+        cache: folder of this node; if none, its own, which only the process there knows.
     """
 
     storage: Storage
@@ -93,7 +93,8 @@ class TrialRunner:
     save_models: bool
     num_threads: int = 1
     device: str = "cpu"
-    cache: Path | None = None  # none for the node's own, which only the process there knows
+    pack_cache_gib: float | None = None
+    cache: Path | None = None
 
     def run(self, trial: Trial) -> str:
         """Run a trial to its result; a Python error becomes a failure record.
@@ -118,7 +119,6 @@ class TrialRunner:
 
         from iqray.architectures import InitialWeights, create_model
         from iqray.embeddings import embed
-        from iqray.packing import concatenate
         from iqray.training import train
 
         torch.set_num_threads(self.num_threads)
@@ -128,6 +128,9 @@ class TrialRunner:
         own = trial.recipe.architectures[trial.architecture]
         train_images = _select_images(self.manifests[trial.dataset], trial, "train")
         test_images = _select_images(self.manifests[trial.dataset], trial, "test")
+        # Both before the training, so that one without room for its images fails at once.
+        train_data = self._pack(trial, train_images, cache)
+        test_data = self._pack(trial, test_images, cache)
         model = create_model(
             trial.architecture,
             len(trial.categories),
@@ -138,7 +141,7 @@ class TrialRunner:
         rows: list[dict[str, float]] = []
         outcome = train(
             model,
-            concatenate(self._pack(trial, train_images, cache)),
+            train_data,
             trial.recipe,
             trial.architecture,
             trial.num_steps,
@@ -146,8 +149,7 @@ class TrialRunner:
             torch.device(self.device),
             rows.append,
         )
-        packed = concatenate(self._pack(trial, test_images, cache))
-        embeddings, logits = embed(model, packed, own.input_px, _TEST_BATCH_SIZE)
+        embeddings, logits = embed(model, test_data, own.input_px, _TEST_BATCH_SIZE)
         log = "".join(json.dumps(row) + "\n" for row in rows)
         self.storage.write_bytes(f"{folder}/log.jsonl", log.encode())
         self._write_test_tables(trial, test_images, embeddings, logits)
@@ -162,26 +164,19 @@ class TrialRunner:
             "num_steps": outcome.num_steps,
             "final_loss": _to_json(outcome.final_loss),
             "train_s": outcome.seconds,
-            **_measure(trial, embeddings, logits, packed.targets),
+            **_measure(trial, embeddings, logits, test_data.targets),
         }
 
-    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> list[Any]:
-        """One pack per category of the trial, made where this node has none yet."""
-        from iqray.packing import open_pack, pack_images
+    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> "PackedImages":
+        """Images of the trial's categories, decoded where this node has no packs of them yet."""
+        from iqray.pack_cache import PackCache
+        from iqray.packing import concatenate
 
-        source = self.sources[trial.dataset]
         stored_px = trial.recipe.compute_stored_px(trial.architecture)
-        targets = {}
-        for category in trial.categories:
-            own = images.filter(pc.equal(images["category"], category))
-            sums = own["sha256"].to_pylist()
-            content = hash_strings([str(PACK_VERSION), version("pillow"), str(stored_px), *sums])
-            targets[category] = cache / "packs" / content[:2] / content[:32]
-        # One category after another where that reads nothing twice: an interruption loses less.
-        groups = [{name: target} for name, target in targets.items()]
-        for group in groups if source.has_random_access else [targets]:
-            pack_images(source, images, stored_px, group)
-        return [open_pack(target) for target in targets.values()]
+        packs = PackCache(cache / "packs", self.pack_cache_gib).open(
+            self.sources[trial.dataset], images, trial.categories, stored_px, self.num_threads
+        )
+        return concatenate(packs)
 
     def _write_test_tables(
         self, trial: Trial, images: pa.Table, embeddings: np.ndarray, logits: np.ndarray

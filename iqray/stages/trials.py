@@ -66,6 +66,7 @@ def _make_runner(run: Run) -> TrialRunner:
         sources={dataset.name: run.open_images(dataset) for dataset in run.study.datasets},
         save_models=run.study.training.save_models,
         num_threads=max(1, int(run.study.training.num_cpus)),
+        pack_cache_gib=run.study.training.pack_cache_gib,
         device="cuda" if run.study.training.num_gpus else "cpu",
     )
 
