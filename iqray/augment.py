@@ -140,6 +140,27 @@ def draw_crop_boxes(
     return np.where(fits.any(axis=1)[:, None], boxes, _compute_fallback_boxes(shapes))
 
 
+def draw_square_boxes(
+    seed: int, epochs: np.ndarray, indices: np.ndarray, shapes: np.ndarray, side_px: int
+) -> np.ndarray:
+    """Squares at uniformly random places, as torchvision's RandomCrop takes them.
+
+    Args:
+        seed: of the trial.
+        epochs: (N,) int64.
+        indices: (N,) int64, positions of the images in the trial's data.
+        shapes: (N, 2) int64, heights and widths of these images, pixels.
+        side_px: of the squares; of an image with a shorter side, that side.
+
+    Returns:
+        (N, 4) int64: top, left, height, width, in pixels, inside the image.
+    """
+    sides = np.minimum(side_px, shapes.min(axis=1))
+    tops = _place(draw_uniform(seed, epochs, indices, _DRAW_TOP), shapes[:, 0] - sides)
+    lefts = _place(draw_uniform(seed, epochs, indices, _DRAW_LEFT), shapes[:, 1] - sides)
+    return np.column_stack([tops, lefts, sides, sides])
+
+
 def compute_centre_boxes(shapes: np.ndarray) -> np.ndarray:
     """Central squares with 7/8 of the short side, as torchvision's references evaluate.
 

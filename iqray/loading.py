@@ -12,7 +12,13 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-from iqray.augment import BatchStream, compute_centre_boxes, draw_crop_boxes, draw_flips
+from iqray.augment import (
+    BatchStream,
+    compute_centre_boxes,
+    draw_crop_boxes,
+    draw_flips,
+    draw_square_boxes,
+)
 from iqray.batches import make_batch
 from iqray.packing import PackedImages
 from iqray.recipes import Recipe
@@ -38,6 +44,7 @@ class BatchPlanner:
         stream: order of the images.
         shapes: (num_images, 2) int64, heights and widths, pixels.
         recipe: how to crop, and whether to flip.
+        input_px: side of the network input, pixels.
         rank: of this process among those that share each batch.
         num_workers: that share it: each takes every so many images.
     """
@@ -45,6 +52,7 @@ class BatchPlanner:
     stream: BatchStream
     shapes: np.ndarray
     recipe: Recipe
+    input_px: int
     rank: int = 0
     num_workers: int = 1
 
@@ -55,6 +63,8 @@ class BatchPlanner:
         seed, shapes = self.stream.seed, self.shapes[indices]
         if self.recipe.crop == "centre":
             boxes = compute_centre_boxes(shapes)
+        elif self.recipe.crop == "random":
+            boxes = draw_square_boxes(seed, epochs, indices, shapes, self.input_px)
         else:
             boxes = draw_crop_boxes(seed, epochs, indices, shapes, self.recipe.crop_scale)
         flips = np.zeros(len(indices), dtype=bool)
@@ -72,7 +82,6 @@ class BatchLoader:
     Args:
         data: the trial's training images.
         planner: of the batches.
-        input_px: side of the network input, pixels.
         device: where batches end up.
         placement: `direct` when asked for, `ahead` in a thread, `resident` on the device; if none,
             what `choose_placement` says.
@@ -82,7 +91,6 @@ class BatchLoader:
         self,
         data: PackedImages,
         planner: BatchPlanner,
-        input_px: int,
         device: torch.device,
         placement: Placement | None = None,
     ) -> None:
@@ -90,7 +98,6 @@ class BatchLoader:
             placement = choose_placement(data.num_bytes, get_free_bytes(device), device)
         self._data = data
         self._planner = planner
-        self._input_px = input_px
         self._device = device
         self._num_threads = torch.get_num_threads()
         self._resident = ResidentImages.copy(data, device) if placement == "resident" else None
@@ -133,13 +140,15 @@ class BatchLoader:
         plan = self._planner.plan(step)
         targets = torch.from_numpy(self._data.targets[plan.indices])
         if self._resident is not None:
-            images = self._resident.make_batch(plan.indices, plan.boxes, plan.flips, self._input_px)
+            images = self._resident.make_batch(
+                plan.indices, plan.boxes, plan.flips, self._planner.input_px
+            )
             return images, targets
         images = make_batch(
             [self._data.image(index) for index in plan.indices],
             plan.boxes,
             plan.flips,
-            self._input_px,
+            self._planner.input_px,
             self._num_threads,
         )
         if self._device.type == "cuda":

@@ -69,7 +69,11 @@ class Recipe(BaseModel):
         "over the training images under the final weights; they lag behind in short trainings",
     )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
-    crop: Literal["random_resized", "centre"] = "random_resized"
+    crop: Literal["random_resized", "random", "centre"] = Field(
+        "random_resized",
+        description="of training images: a part of random area and ratio, resized; a square of the "
+        "input's side at a random place; or the central square that is tested on",
+    )
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = True
     stored_short_side_px: StoredSide | None = Field(

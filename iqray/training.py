@@ -115,11 +115,11 @@ def train(
     began = time.perf_counter()
     cuda = [device] if device.type == "cuda" else []
     stream = BatchStream(len(data), recipe.batch_size, seed)
-    planner = BatchPlanner(stream, data.shapes, recipe)
     input_px = recipe.architectures[architecture].input_px
+    planner = BatchPlanner(stream, data.shapes, recipe, input_px)
     with (
         torch.random.fork_rng(devices=cuda),
-        BatchLoader(data, planner, input_px, device) as loader,
+        BatchLoader(data, planner, device) as loader,
     ):
         loop = _Loop(model, loader, stream, recipe, architecture, num_steps, device)
         tally = loop.restore(start) if start else _EpochTally()

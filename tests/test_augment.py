@@ -10,6 +10,7 @@ from iqray.augment import (
     derive_step_seed,
     draw_crop_boxes,
     draw_flips,
+    draw_square_boxes,
     draw_uniform,
 )
 
@@ -135,3 +136,18 @@ def test_centre_crops_of_images_stored_at_8_7_need_no_resize(input_px: int) -> N
     assert boxes[:, 2:].tolist() == [[input_px, input_px]] * 2
     assert (boxes[:, :2] >= 0).all()
     assert abs(2 * boxes[0, 1] + input_px - 2 * stored_px) <= 1
+
+
+def test_square_crops_lie_inside_at_every_place() -> None:
+    shapes = np.tile([[40, 35], [32, 50], [20, 60]], (2000, 1))
+    indices = np.arange(len(shapes))
+    boxes = draw_square_boxes(1, np.zeros_like(indices), indices, shapes, 32)
+    assert (boxes[:, 2] == boxes[:, 3]).all()
+    assert boxes[:3, 2].tolist() == [32, 32, 20]  # the last is smaller than the square
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= shapes).all()
+    tops, lefts = boxes[::3, 0], boxes[::3, 1]
+    counts = np.zeros((9, 4))
+    np.add.at(counts, (tops, lefts), 1)
+    assert counts.min() > 25  # 56 expected, 7.5 their standard deviation
+    assert (boxes[1::3, 0] == 0).all()

@@ -24,11 +24,13 @@ def plan(
     data: PackedImages, rank: int = 0, num_workers: int = 1, **changes: object
 ) -> BatchPlanner:
     recipe = RECIPE.model_copy(update=changes)
-    return BatchPlanner(BatchStream(len(data), 8, seed=3), data.shapes, recipe, rank, num_workers)
+    return BatchPlanner(
+        BatchStream(len(data), 8, seed=3), data.shapes, recipe, 32, rank, num_workers
+    )
 
 
 def take(data: PackedImages, placement: Placement, steps: list[int]) -> list[torch.Tensor]:
-    with BatchLoader(data, plan(data), 32, CPU, placement) as loader:
+    with BatchLoader(data, plan(data), CPU, placement) as loader:
         return [loader.take(step)[0] for step in steps]
 
 
@@ -67,7 +69,7 @@ def test_no_thread_is_left_behind(data: PackedImages) -> None:
 def test_an_error_in_the_thread_reaches_the_training(data: PackedImages) -> None:
     broken = PackedImages(data.packs[:1], data.targets, data.shapes)
     with (
-        BatchLoader(broken, plan(data), 32, CPU, "ahead") as loader,
+        BatchLoader(broken, plan(data), CPU, "ahead") as loader,
         pytest.raises(IndexError),
     ):
         loader.take(0)
@@ -75,7 +77,7 @@ def test_an_error_in_the_thread_reaches_the_training(data: PackedImages) -> None
 
 def test_targets_belong_to_the_images(data: PackedImages) -> None:
     planner = plan(data, crop="centre", flip=False)
-    with BatchLoader(data, planner, 32, CPU) as loader:
+    with BatchLoader(data, planner, CPU) as loader:
         images, targets = loader.take(1)
     _, indices = planner.stream.take(1)
     boxes = compute_centre_boxes(data.shapes[indices])
@@ -99,3 +101,14 @@ def test_only_an_accelerator_gets_batches_made_elsewhere() -> None:
     cuda = torch.device("cuda")  # a name; none is used
     assert choose_placement(10, 1000, cuda) == "resident"
     assert choose_placement(900, 1000, cuda) == "ahead"
+
+
+def test_each_way_to_crop_gives_its_own_boxes(data: PackedImages) -> None:
+    shapes = data.shapes[plan(data).plan(2).indices]
+    resized, square, centre = (
+        plan(data, crop=crop).plan(2).boxes for crop in ("random_resized", "random", "centre")
+    )
+    np.testing.assert_array_equal(centre, compute_centre_boxes(shapes))
+    assert (square[:, 2:] == 32).all()
+    assert len({tuple(box) for box in square.tolist()}) > 1
+    assert len({tuple(size) for size in resized[:, 2:].tolist()}) > 1
