@@ -130,3 +130,14 @@ def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRun
     image.write_bytes(data)
     assert runner.run(trial) == "ok"
     assert read_results(runner.storage, [trial.trial_id])[trial.trial_id]["status"] == "ok"
+
+
+def test_a_trial_without_room_for_its_images_fails_before_it_trains(runner: TrialRunner) -> None:
+    trial = make_trial()
+    # Room for the 9 training images of at most 37 x 43 px, and not for those of the test too.
+    own = dataclasses.replace(runner, pack_cache_gib=9 * 37 * 44 * 3 * 1.2 / 2**30)
+    assert own.run(trial) == "failed"
+    failure = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert "raise training.pack_cache_gib" in failure["reason"]
+    assert not runner.storage.exists(f"trials/{trial.trial_id}/log.jsonl")
+    assert dataclasses.replace(runner, pack_cache_gib=1.0).run(trial) == "ok"

@@ -5,6 +5,7 @@ import sys
 
 from iqray.errors import StudyError
 from iqray.grid import GridResources, run_trials
+from iqray.pack_plan import check_packs_fit
 from iqray.progress import show_stage
 from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run, get_versions
@@ -50,6 +51,8 @@ def train_grid(run: Run) -> None:
         missing = [trial for trial_id, trial in trials.items() if trial_id not in finished]
         if not missing:
             return
+        if settings.pack_cache_gib is not None:
+            check_packs_fit(missing, run.manifests, settings.pack_cache_gib)
         num_concurrent = fit_count(request_trainers(run.study), run.cluster.connect())
         resources = GridResources(
             num_concurrent, settings.num_cpus, settings.num_gpus, settings.max_retries
