@@ -41,25 +41,20 @@ class BatchPlanner:
     """Says what each step's batch is made of; a pure function of seed and step.
 
     Attributes:
-        stream: order of the images.
+        stream: which images each step takes.
         shapes: (num_images, 2) int64, heights and widths, pixels.
         recipe: how to crop, and whether to flip.
         input_px: side of the network input, pixels.
-        rank: of this process among those that share each batch.
-        num_workers: that share it: each takes every so many images.
     """
 
     stream: BatchStream
     shapes: np.ndarray
     recipe: Recipe
     input_px: int
-    rank: int = 0
-    num_workers: int = 1
 
     def plan(self, step: int) -> BatchPlan:
         """Images, crops and flips of a step."""
-        own = slice(self.rank, None, self.num_workers)
-        epochs, indices = (part[own] for part in self.stream.take(step))
+        epochs, indices = self.stream.take(step)
         seed, shapes = self.stream.seed, self.shapes[indices]
         if self.recipe.crop == "centre":
             boxes = compute_centre_boxes(shapes)
@@ -111,13 +106,18 @@ class BatchLoader:
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
+    def follow(self, planner: BatchPlanner) -> None:
+        """Make the batches of another plan for the same images from now on."""
+        self._planner = planner
+        self._ahead = None
+
     def take(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (N, 3, input_px, input_px) float32 and targets (N,) int64, on the device.
 
         The images are in channels-last memory order, normalised by `iqray.batches.MEAN` and `STD`.
         """
         if self._thread is None:
-            images, targets = self._make(step)
+            images, targets = self._make(self._planner, step)
         else:
             images, targets = self._take_ahead(self._thread, step)
         # From pinned memory without waiting; the allocator keeps it until the copy is done.
@@ -131,24 +131,24 @@ class BatchLoader:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch that is waiting, or is made now; and a start on the next."""
         if self._ahead is None or self._ahead[0] != step:
-            self._ahead = step, thread.submit(self._make, step)
+            self._ahead = step, thread.submit(self._make, self._planner, step)
         batch = self._ahead[1].result()
-        self._ahead = step + 1, thread.submit(self._make, step + 1)
+        self._ahead = step + 1, thread.submit(self._make, self._planner, step + 1)
         return batch
 
-    def _make(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        plan = self._planner.plan(step)
+    def _make(self, planner: BatchPlanner, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        plan = planner.plan(step)
         targets = torch.from_numpy(self._data.targets[plan.indices])
         if self._resident is not None:
             images = self._resident.make_batch(
-                plan.indices, plan.boxes, plan.flips, self._planner.input_px
+                plan.indices, plan.boxes, plan.flips, planner.input_px
             )
             return images, targets
         images = make_batch(
             [self._data.image(index) for index in plan.indices],
             plan.boxes,
             plan.flips,
-            self._planner.input_px,
+            planner.input_px,
             self._num_threads,
         )
         if self._device.type == "cuda":

@@ -20,13 +20,9 @@ def data() -> PackedImages:
     return make_colour_data(7, seed=1)
 
 
-def plan(
-    data: PackedImages, rank: int = 0, num_workers: int = 1, **changes: object
-) -> BatchPlanner:
+def plan(data: PackedImages, **changes: object) -> BatchPlanner:
     recipe = RECIPE.model_copy(update=changes)
-    return BatchPlanner(
-        BatchStream(len(data), 8, seed=3), data.shapes, recipe, 32, rank, num_workers
-    )
+    return BatchPlanner(BatchStream(len(data), 8, seed=3), data.shapes, recipe, 32)
 
 
 def take(data: PackedImages, placement: Placement, steps: list[int]) -> list[torch.Tensor]:
@@ -86,14 +82,15 @@ def test_targets_belong_to_the_images(data: PackedImages) -> None:
     assert targets.tolist() == data.targets[indices].tolist()
 
 
-def test_shares_of_a_batch_make_up_the_whole(data: PackedImages) -> None:
-    whole = plan(data).plan(9)
-    shares = [plan(data, rank, 2).plan(9) for rank in range(2)]
-    for name in ("indices", "boxes", "flips"):
-        parts = [getattr(share, name) for share in shares]
-        joined = np.empty_like(getattr(whole, name))
-        joined[0::2], joined[1::2] = parts
-        np.testing.assert_array_equal(joined, getattr(whole, name))
+@pytest.mark.parametrize("placement", ["direct", "ahead"])
+def test_a_loader_can_follow_another_plan(data: PackedImages, placement: Placement) -> None:
+    other = BatchPlanner(BatchStream(len(data), 5, seed=4), data.shapes, RECIPE, 32)
+    with BatchLoader(data, other, CPU) as loader:
+        expected = loader.take(3)[0]
+    with BatchLoader(data, plan(data), CPU, placement) as loader:
+        loader.take(2)  # a batch of step 3 is under way
+        loader.follow(other)
+        assert torch.equal(loader.take(3)[0], expected)
 
 
 def test_only_an_accelerator_gets_batches_made_elsewhere() -> None:
