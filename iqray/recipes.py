@@ -64,6 +64,20 @@ class Recipe(BaseModel):
         description="replace the running means and variances, after the last step, by averages "
         "over the training images under the final weights; they lag behind in short trainings",
     )
+    watch_from: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the steps after which a loss that is still at chance level counts as "
+        "stuck; none watches for NaN only",
+    )
+    chance_margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="a loss within this share of the chance loss is at chance level; "
+        "`iqray.convergence` says why 0.02",
+    )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
     crop: Literal["random_resized", "centre"] = "random_resized"
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -161,6 +175,7 @@ RECIPES = {
         epochs=90,
         batch_size=256,
         warmup_fraction=5 / 90,
+        watch_from=1 / 3,  # 30 epochs: before the learning rate falls for the first time
         architectures={
             **_build_architectures(
                 {"alexnet": 224, "inception_v3": 299, "resnet50": 224, "vgg16": 224},
@@ -178,6 +193,7 @@ RECIPES = {
         schedule="cosine",
         warmup_fraction=0.1,
         label_smoothing=0.1,
+        watch_from=0.5,  # 8 epochs; AlexNet and VGG16 can take some to leave chance level
         architectures=_build_architectures(
             {"alexnet": 128, "inception_v3": 160, "resnet50": 128, "vgg16": 128},
             _REFERENCE_RATES,
@@ -188,6 +204,7 @@ RECIPES = {
     # take. Rates and clips were found by trial on the demo images (six categories of eight training
     # images): ResNet-50, Inception-v3 and AlexNet then end above chance on average, at top-1 0.2
     # to 0.3 where chance is 0.17; VGG16, which learns nothing in so few steps, stays at chance.
+    # For that reason this recipe watches for NaN only.
     "demo": Recipe(
         name="demo",
         is_preview=True,

@@ -1,53 +1,19 @@
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.spatial.distance import pdist
 
-from iqray.inputs.image_root import ImageRoot
-from iqray.inputs.listing import list_images
-from iqray.inputs.sources import ImageSource
-from iqray.recipes import RECIPES
-from iqray.schemas import MANIFEST
-from iqray.storage import Storage
-from iqray.study import Dataset
 from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
-from iqray.trials import Trial
 from tests.conftest import MakeDataset
-
-
-def make_trial(seed: int = 0, categories: tuple[str, ...] = ("ant", "cat", "dog")) -> Trial:
-    recipe = RECIPES["demo"].model_copy(update={"batch_size": 4})
-    own = recipe.architectures["resnet50"].model_copy(update={"input_px": 32})
-    recipe = recipe.model_copy(update={"architectures": {"resnet50": own}})
-    return Trial("d", "resnet50", categories, "images", 9, 6, 2, 2, seed, recipe, {"torch": "x"})
+from tests.small_trials import make_runner, make_trial
 
 
 @pytest.fixture
 def runner(make_dataset: MakeDataset, tmp_path: Path) -> TrialRunner:
-    root = make_dataset()
-    source = ImageSource(ImageRoot(str(root)))
-    rows = [
-        {
-            **row,
-            "sha256": hashlib.sha256((root / row["path"]).read_bytes()).hexdigest(),
-            "width": 112,
-            "height": 96,
-            "status": "ok",
-        }
-        for row in list_images(Dataset(name="d", root=str(root)), source.root).to_pylist()
-    ]
-    return TrialRunner(
-        storage=Storage(str(tmp_path / "out")),
-        manifests={"d": pa.Table.from_pylist(rows, schema=MANIFEST)},
-        sources={"d": source},
-        save_models=True,
-        cache=tmp_path / "cache",
-    )
+    return make_runner(make_dataset(), tmp_path / "out")
 
 
 def test_a_trial_leaves_everything_that_defines_and_describes_it(runner: TrialRunner) -> None:
