@@ -23,13 +23,13 @@ def make_trial(
     categories: tuple[str, ...] = ("ant", "cat", "dog"),
     num_steps: int = 2,
     num_workers: int = 1,
+    learning_rate: float = 0.2,
     **recipe_changes: Any,
 ) -> Trial:
     """ResNet-50 at 32 px in batches of four, by the demo's recipe."""
     recipe = RECIPES["demo"].model_copy(update={"batch_size": 4, **recipe_changes})
-    recipe = recipe.model_copy(
-        update={"architectures": {"resnet50": recipe.architectures["resnet50"]}}
-    )
+    own = recipe.architectures["resnet50"].model_copy(update={"learning_rate": learning_rate})
+    recipe = recipe.model_copy(update={"architectures": {"resnet50": own}})
     trial = Trial(
         "d", "resnet50", categories, "images", 9, 6, 2, num_steps, seed, recipe, {"torch": "x"}
     )

@@ -20,6 +20,10 @@ from tests.toy_images import COLOURS
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
+# Learned in 30 steps, by one process and with batch normalisation over halves of the batches.
+LEARNED = {"batch_size": 24, "learning_rate": 0.05}
+
+
 def train(images: Path, output: Path, trials: list[Trial], **resources: Any) -> dict[str, Any]:
     runner = make_runner(images, output)
     run_trials(trials, runner, GridResources(1, **resources), "test", lambda _: None)
@@ -66,7 +70,7 @@ def test_two_workers_learn_as_much_as_one(tmp_path: Path) -> None:
     images = write_coloured_images(tmp_path / "images")
     accuracies = []
     for num_workers in (1, 2):
-        trial = make_trial(num_steps=30, num_workers=num_workers, batch_size=12)
+        trial = make_trial(num_steps=30, num_workers=num_workers, **LEARNED)
         output = tmp_path / str(num_workers)
         results = train(images, output, [trial], engine="ray_train", num_workers=num_workers)
         assert results[trial.trial_id]["status"] == "ok", results
