@@ -60,7 +60,7 @@ def describe_machine(device: str, num_threads: int) -> dict[str, Any]:
         "hardware": hardware,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in packages} | {"torch": torch.__version__},
     }
 
 

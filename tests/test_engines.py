@@ -1,6 +1,8 @@
 """Both engines on a real Ray: what they leave for the same trials."""
 
 import json
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from iqray.grid import GridResources, run_trials
-from iqray.trial_runner import read_results
+from iqray.trial_runner import TrialRunner, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
 from tests.small_trials import make_runner, make_trial
@@ -64,6 +66,46 @@ def write_coloured_images(root: Path) -> Path:
                 pixels = np.clip(generator.normal(colour, 60, (96, 112, 3)), 0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
     return root
+
+
+@dataclass(frozen=True)
+class RecordingRunner(TrialRunner):
+    """Notes which process has run each trial; dies with seed 2."""
+
+    def run(self, trial: Trial, *arguments: Any) -> str:
+        if trial.seed == 2:
+            os._exit(1)
+        self.storage.write_json(f"pids/{trial.trial_id}", os.getpid())
+        return super().run(trial, *arguments)
+
+
+def make_recording_runner(images: Path, output: Path) -> RecordingRunner:
+    runner = make_runner(images, output)
+    return RecordingRunner(**{own.name: getattr(runner, own.name) for own in fields(runner)})
+
+
+def test_a_trial_is_the_same_alone_and_after_another_in_its_process(
+    make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    images, trial, longer = make_dataset(), make_trial(), make_trial(seed=1, num_steps=3)
+    train(images, tmp_path / "alone", [trial])
+    runner = make_recording_runner(images, tmp_path / "after")
+    run_trials([trial, longer], runner, GridResources(1), "test", lambda _: None)
+    pids = {runner.storage.read_json(f"pids/{own.trial_id}") for own in (trial, longer)}
+    assert len(pids) == 1
+    alone, after = read_model(tmp_path / "alone", trial), read_model(tmp_path / "after", trial)
+    assert all(torch.equal(alone[name], after[name]) for name in alone)
+
+
+def test_workers_that_die_fail_their_trial_only(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    runner = make_recording_runner(make_dataset(), tmp_path / "out")
+    dying, other = make_trial(seed=2, num_steps=3), make_trial()
+    resources = GridResources(1, engine="ray_train", max_retries=0)
+    run_trials([dying, other], runner, resources, "test", lambda _: None)
+    results = read_results(runner.storage, [dying.trial_id, other.trial_id])
+    assert results[dying.trial_id]["status"] == "failed"
+    assert results[dying.trial_id]["reason"].startswith("the trial's workers ended: ")
+    assert results[other.trial_id]["status"] == "ok"
 
 
 def test_two_workers_learn_as_much_as_one(tmp_path: Path) -> None:
