@@ -14,9 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     field_validator,
     model_validator,
 )
@@ -240,7 +238,7 @@ Engine = Literal["ray_train", "in_trial"]
 class TrainingSettings(_Part):
     """How trials are run, what each may use, and how many run at once."""
 
-    engine: Literal["auto"] | Engine = Field(
+    engine: Literal["auto", "ray_train", "in_trial"] = Field(
         "auto",
         description="ray_train: Ray Train's workers, started for each trial; in_trial: one process "
         "that runs trial after trial; auto: ray_train with GPUs or several workers, else in_trial",
@@ -250,7 +248,7 @@ class TrainingSettings(_Part):
     )
     num_concurrent: int | None = Field(None, ge=1, description="none for as many as fit")
     num_cpus: float = Field(1, gt=0, description="per worker; also its number of threads")
-    num_gpus: NonNegativeFloat | dict[str, PositiveFloat] = Field(
+    num_gpus: float | dict[str, float] = Field(
         0.0, description="per worker, or for each architecture; trials share a GPU by fractions"
     )
     save_models: bool = Field(True, description="false drops the weights after evaluation")
@@ -260,6 +258,16 @@ class TrainingSettings(_Part):
     checkpoint_s: float = Field(
         300, ge=0, description="seconds between a trial's checkpoints; 0: after every step"
     )
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Self:
+        shares = self._list_gpu_shares()
+        if min(shares, default=0) < 0 or (isinstance(self.num_gpus, dict) and 0 in shares):
+            raise ValueError(
+                f"training.num_gpus is {self.num_gpus}; give a number from 0 on for all "
+                "architectures, or a number above 0 for each: trials are all on GPUs or none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:

@@ -73,6 +73,11 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
             {"training": {"num_gpus": {"alexnet": 0.5}}},
             r"num_gpus and architectures differ in inception_v3, resnet50, vgg16; name every",
         ),
+        ({"training": {"num_gpus": -1}}, r"training.num_gpus is -1.0; give a number from 0 on"),
+        (
+            {"architectures": ["alexnet"], "training": {"num_gpus": {"alexnet": 0}}},
+            r"num_gpus is {'alexnet': 0.0}; .*all on GPUs or none",
+        ),
         ({"training": {"engine": "ray"}}, r"training.engine is 'ray'"),
         ({"subsets": {"fraction": 0.7}}, r"subsets.fraction is 0.7: .*less than or equal to 0.5"),
         ({"seeds": [1, 1]}, r"seeds names 1 twice"),
