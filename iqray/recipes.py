@@ -170,11 +170,20 @@ def _build_architectures(
 _REFERENCE_RATES = {"alexnet": 0.01, "inception_v3": 0.1, "resnet50": 0.1, "vgg16": 0.01}
 
 RECIPES = {
+    # Numbers without another source are those of torchvision's references/classification/train.py:
+    # its defaults, and what its README gives for the architecture.
     "paper": Recipe(
         name="paper",
         epochs=90,
-        batch_size=256,
-        warmup_fraction=5 / 90,
+        batch_size=256,  # 8 GPUs x 32
+        momentum=0.9,
+        weight_decay=1e-4,
+        decay_norm_and_bias=True,  # torchvision's default; false is its --norm-weight-decay 0
+        schedule="step",  # --lr-step-size 30 --lr-gamma 0.1 of 90 epochs
+        warmup_fraction=5 / 90,  # Goyal et al. 2017, section 2.2: 5 of 90 epochs, linear
+        auxiliary_weight=0.4,  # PyTorch's fine-tuning tutorial
+        crop_scale=(0.08, 1.0),  # RandomResizedCrop, after Szegedy et al. 2015
+        flip=True,
         watch_from=1 / 3,  # 30 epochs: before the learning rate falls for the first time
         architectures={
             **_build_architectures(
@@ -182,6 +191,7 @@ RECIPES = {
                 _REFERENCE_RATES,
             ),
             # VGG16 without batch normalisation is known to diverge early on; clip its gradients.
+            # The norm is our choice: torchvision's README trains it without.
             "vgg16": ArchitectureRecipe(input_px=224, learning_rate=0.01, clip_norm=5.0),
         },
     ),

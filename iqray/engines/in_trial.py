@@ -3,6 +3,7 @@
 Nothing is started for a trial, so that one costs little beyond its training. One process per trial.
 """
 
+import functools
 from typing import Any
 
 from iqray.trials import Trial
@@ -18,6 +19,11 @@ def train_here(shared: Any, trial: Trial) -> str:
     Returns:
         Its status.
     """
+    return str(_fetch(shared).run(trial))
+
+
+@functools.lru_cache(maxsize=1)  # the process is reused, and so are the tables in it
+def _fetch(shared: Any) -> Any:
     import ray
 
-    return str(ray.get(shared).run(trial))
+    return ray.get(shared)

@@ -105,9 +105,14 @@ def _train_worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
     import ray
     import ray.train
+    import ray.train.torch
+    import torch
 
     from iqray.team import Team
 
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # workers of a node see each other's GPUs
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size())
     ray.get(config["shared"]).run(config["trial"], team, _PreemptionNotice())
