@@ -39,19 +39,30 @@ class BatchStream:
 
     Epoch after epoch in a new order; a batch may begin in one epoch and end in the next, so that
     every step sees exactly `batch_size` images, also where there are fewer images than that.
+
+    Attributes:
+        num_images: of the trial.
+        batch_size: images of a step; a multiple of `num_parts`.
+        seed: of the order.
+        part: which equal part of every batch to take, in [0, num_parts).
+        num_parts: 1 for whole batches.
     """
 
     num_images: int
     batch_size: int
     seed: int
+    part: int = 0
+    num_parts: int = 1
 
     def get_epoch(self, step: int) -> int:
         """Epoch, from 0, in which the batch of a step begins."""
         return step * self.batch_size // self.num_images
 
     def take(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs and image indices of a step's batch: two (batch_size,) int64 arrays."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        """Epochs and image indices of a step: two (batch_size / num_parts,) int64 arrays."""
+        size = self.batch_size // self.num_parts
+        begin = step * self.batch_size + self.part * size
+        positions = np.arange(begin, begin + size)
         epochs, places = np.divmod(positions, self.num_images)
         indices = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -79,9 +90,13 @@ def draw_uniform(
     return (hash_counters(seed, epochs, indices, draw) >> np.uint64(11)) * 2.0**-53
 
 
-def derive_step_seed(seed: int, step: int) -> int:
-    """Seed of torch's own generators (dropout) at an optimizer step: in [0, 2^63)."""
-    return int(hash_counters(seed, step, np.zeros(1), _DRAW_STEP)[0] >> np.uint64(1))
+def derive_step_seed(seed: int, step: int, part: int = 0) -> int:
+    """Seed of torch's own generators (dropout) at an optimizer step, for a part of the batch.
+
+    Returns:
+        A number in [0, 2^63).
+    """
+    return int(hash_counters(seed, step, np.array([part]), _DRAW_STEP)[0] >> np.uint64(1))
 
 
 @functools.lru_cache(maxsize=2)  # the steps of an epoch share it; a batch may touch two epochs

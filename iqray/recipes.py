@@ -68,6 +68,20 @@ class Recipe(BaseModel):
         description="replace the running means and variances, after the last step, by averages "
         "over the training images under the final weights; they lag behind in short trainings",
     )
+    watch_from: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the steps after which a loss that is still at chance level counts as "
+        "stuck; none watches for NaN only",
+    )
+    chance_margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="a loss within this share of the chance loss is at chance level; "
+        "`iqray.convergence` says why 0.02",
+    )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
     crop: Literal["random_resized", "random", "centre"] = Field(
         "random_resized",
@@ -169,17 +183,28 @@ def _build_architectures(
 _REFERENCE_RATES = {"alexnet": 0.01, "inception_v3": 0.1, "resnet50": 0.1, "vgg16": 0.01}
 
 RECIPES = {
+    # Numbers without another source are those of torchvision's references/classification/train.py:
+    # its defaults, and what its README gives for the architecture.
     "paper": Recipe(
         name="paper",
         epochs=90,
-        batch_size=256,
-        warmup_fraction=5 / 90,
+        batch_size=256,  # 8 GPUs x 32
+        momentum=0.9,
+        weight_decay=1e-4,
+        decay_norm_and_bias=True,  # torchvision's default; false is its --norm-weight-decay 0
+        schedule="step",  # --lr-step-size 30 --lr-gamma 0.1 of 90 epochs
+        warmup_fraction=5 / 90,  # Goyal et al. 2017, section 2.2: 5 of 90 epochs, linear
+        auxiliary_weight=0.4,  # PyTorch's fine-tuning tutorial
+        crop_scale=(0.08, 1.0),  # RandomResizedCrop, after Szegedy et al. 2015
+        flip=True,
+        watch_from=1 / 3,  # 30 epochs: before the learning rate falls for the first time
         architectures={
             **_build_architectures(
                 {"alexnet": 224, "inception_v3": 299, "resnet50": 224, "vgg16": 224},
                 _REFERENCE_RATES,
             ),
             # VGG16 without batch normalisation is known to diverge early on; clip its gradients.
+            # The norm is our choice: torchvision's README trains it without.
             "vgg16": ArchitectureRecipe(input_px=224, learning_rate=0.01, clip_norm=5.0),
         },
     ),
@@ -191,6 +216,7 @@ RECIPES = {
         schedule="cosine",
         warmup_fraction=0.1,
         label_smoothing=0.1,
+        watch_from=0.5,  # 8 epochs; AlexNet and VGG16 can take some to leave chance level
         architectures=_build_architectures(
             {"alexnet": 128, "inception_v3": 160, "resnet50": 128, "vgg16": 128},
             _REFERENCE_RATES,
@@ -201,6 +227,7 @@ RECIPES = {
     # take. Rates and clips were found by trial on the demo images (six categories of eight training
     # images): ResNet-50, Inception-v3 and AlexNet then end above chance on average, at top-1 0.2
     # to 0.3 where chance is 0.17; VGG16, which learns nothing in so few steps, stays at chance.
+    # For that reason this recipe watches for NaN only.
     "demo": Recipe(
         name="demo",
         is_preview=True,
