@@ -23,7 +23,7 @@ from tests.train_grid import make_trials
 pytestmark = pytest.mark.slow
 
 # 12 training images in batches of 4: three steps are an epoch.
-NUM_STEPS = [9, 8]
+NUM_STEPS = [13, 12]
 KILLED_AT = 7  # the earliest step, with two epochs in the log
 
 PROCESS_TITLES = {"in_trial": "ResourceTrainable", "ray_train": "RayTrainWorker"}
