@@ -157,6 +157,8 @@ class TrialRunner:
             definition = {
                 "trial_id": trial.trial_id,
                 **trial.definition,
+                "recipe_name": trial.recipe.name,
+                "is_preview": trial.recipe.is_preview,
                 **describe_machine(self.device, self.num_threads),
                 "code": dict(self.code),
             }

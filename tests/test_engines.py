@@ -111,10 +111,10 @@ def test_workers_that_die_fail_their_trial_only(make_dataset: MakeDataset, tmp_p
 def test_two_workers_learn_as_much_as_one(tmp_path: Path) -> None:
     images = write_coloured_images(tmp_path / "images")
     accuracies = []
-    for num_workers in (1, 2):
+    for num_workers, engine in ((1, "in_trial"), (2, "ray_train")):
         trial = make_trial(num_steps=30, num_workers=num_workers, **LEARNED)
-        output = tmp_path / str(num_workers)
-        results = train(images, output, [trial], engine="ray_train", num_workers=num_workers)
+        output = tmp_path / engine
+        results = train(images, output, [trial], engine=engine, num_workers=num_workers)
         assert results[trial.trial_id]["status"] == "ok", results
         assert read_log(output, trial)[-1]["step"] == 30
         accuracies.append(results[trial.trial_id]["top1"])

@@ -34,6 +34,7 @@ def test_a_trial_leaves_everything_that_defines_and_describes_it(runner: TrialRu
     assert definition["packages"]["torch"] == torch.__version__
     assert definition["hardware"]["device"] == "cpu"
     assert definition["code"] == runner.code
+    assert (definition["recipe_name"], definition["is_preview"]) == ("demo", True)
     rows = [json.loads(line) for line in (folder / "log.jsonl").open()]
     assert rows[-1]["step"] == 2
     assert {"loss", "top1", "learning_rate", "images_per_s", "seconds", "epoch"} <= set(rows[0])
