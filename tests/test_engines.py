@@ -105,7 +105,7 @@ def test_workers_that_die_fail_their_trial_only(make_dataset: MakeDataset, tmp_p
     results = read_results(runner.storage, [dying.trial_id, other.trial_id])
     assert results[dying.trial_id]["status"] == "failed"
     assert results[dying.trial_id]["reason"].startswith("the trial's workers ended: ")
-    assert results[other.trial_id]["status"] == "ok"
+    assert results[other.trial_id]["status"] == "ok", results[other.trial_id]
 
 
 def test_two_workers_learn_as_much_as_one(tmp_path: Path) -> None:

@@ -155,14 +155,13 @@ def test_a_killed_process_is_replaced(
     grid.check_same_as(unbroken, rows)
 
 
-@pytest.mark.parametrize("engine", ["in_trial", "ray_train"])
 def test_the_trial_of_a_lost_node_is_continued_elsewhere(
-    images: Path, unbroken: Path, make_cluster: Callable[..., Any], tmp_path: Path, engine: str
+    images: Path, unbroken: Path, make_cluster: Callable[..., Any], tmp_path: Path
 ) -> None:
     cluster = make_cluster()
     settings = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20}
     node = cluster.add_node(**settings)
-    grid = Grid(images, tmp_path / "out", engine=engine, address=cluster.address)
+    grid = Grid(images, tmp_path / "out", engine="ray_train", address=cluster.address)
     grid.start()
     rows = grid.wait_for_checkpoint()
     cluster.remove_node(node, allow_graceful=False)
