@@ -29,7 +29,15 @@ loader against torchvision's ImageFolder, RandomResizedCrop with antialias, flip
 in a DataLoader; loader_crop does so with a random crop. The DataLoader has as many worker processes
 as iqray has threads, and decodes the image files each time; iqray reads them from packs, which a
 node makes once. How long that took stands in the JSON rows; it is in no ratio. Packs are of native
-size, so that both sides start from the same pixels. One minute on two cores.
+size, so that both sides start from the same pixels. step sets iqray's training loop, which makes
+its batches, against a plain loop of PyTorch on batches made before.
+
+Of training, three are whole processes. grid_reuse trains the eight cells of a small study for three
+epochs, with jobs/full_grid.py and with scripts in torchvision's style, one after the other, which
+get iqray's crops, flips and order from a file. trial_overhead does so with sixteen trials of one
+step; more than 0.5 s per trial after the first is too slow whatever the ratio. resume runs the demo
+of 192 cells from nothing, and then again. On two cores a minute each for the first three, 12 and 20
+minutes for the next two, 35 for resume.
 
 memory scores small generated images with jobs/score.py, once for each number of images, and prints
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
@@ -66,7 +74,10 @@ from iqray.errors import StudyError
 KERNEL_NAMES = ("niqe", "brisque", "clipiqa", "cnniqa", "musiq", "dbcnn", "decode_once")
 GPU_NAMES = (*KERNEL_NAMES[:-1], "end_to_end")
 RAY_TAX = "ray_tax"
-TRAINING_NAMES = ("loader", "loader_crop")
+LOADER_NAMES = ("loader", "loader_crop")
+STEP = "step"
+GRID_NAMES = ("grid_reuse", "trial_overhead", "resume")
+TRAINING_NAMES = (*LOADER_NAMES, STEP, *GRID_NAMES)
 PROCESS_NAMES = ("six_metrics", "six_metrics_gated", "nss_metrics", RAY_TAX)
 
 # Images in a run of one metric, the same on a GPU, and in a run of training.
@@ -173,7 +184,8 @@ def run_suite(arguments: argparse.Namespace) -> list[BenchmarkRow]:
         with tempfile.TemporaryDirectory() as folder:
             build = build_scoring if is_scoring else build_training
             benchmark = build(name, arguments, Path(folder))
-            rows.append(measure(benchmark, arguments.repeats, warms_up=name not in PROCESS_NAMES))
+            warms_up = name not in (*PROCESS_NAMES, *GRID_NAMES)
+            rows.append(measure(benchmark, arguments.repeats, warms_up=warms_up))
         print(format_row(rows[-1]), flush=True)
     return rows
 
@@ -247,10 +259,17 @@ def build_scoring(name: str, arguments: argparse.Namespace, folder: Path) -> Ben
 
 def build_training(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
     """Load one benchmark of training."""
+    from iqray.benchmarks.grids import build_grid_benchmark
     from iqray.benchmarks.loaders import build_loader_benchmark
+    from iqray.benchmarks.steps import build_step_benchmark
 
     images = load_images(arguments, choose_num_images(arguments))
-    return build_loader_benchmark(name, images, folder, arguments.threads)
+    if name in LOADER_NAMES:
+        return build_loader_benchmark(name, images, folder, arguments.threads)
+    if name == STEP:
+        return build_step_benchmark(images)
+    job = Path(__file__).with_name("full_grid.py")
+    return build_grid_benchmark(name, images, folder, job, arguments.threads)
 
 
 def choose_num_images(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def images() -> list[bytes]:
 
 
 def test_the_jobs_names_are_those_of_the_benchmarks() -> None:
-    assert tuple(LOADER_GOALS) == benchmark_job.TRAINING_NAMES
+    assert tuple(LOADER_GOALS) == benchmark_job.LOADER_NAMES
 
 
 @pytest.mark.parametrize("name", list(LOADER_GOALS))
