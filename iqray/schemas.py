@@ -196,7 +196,7 @@ RANK_COUNTS = pa.schema(
 # trusted. `first` and `second` are compared; a null dataset or metric means that they are of it.
 DIAGNOSTICS = pa.schema(
     [
-        ("measure", pa.string()),  # one of `iqray.diagnostics.MEASURES`, which says what each is
+        ("measure", pa.string()),  # `iqray.diagnostics` says what each is
         ("dataset", pa.string()),
         ("metric", pa.string()),
         ("quantity", pa.string()),  # what is compared: a subset, score, a column of CATEGORY_STATS
@@ -218,9 +218,11 @@ STATISTICS = pa.schema(
         ("scope", pa.string()),  # all, dataset:<name>
         ("measure", pa.string()),  # distance, top1, top5
         ("unit", pa.string()),  # combinations, clusters: a cluster is a (dataset, metric)
-        ("test", pa.string()),  # one of `iqray.statistics.TESTS`, which says what each is
-        ("comparison", pa.string()),  # subsets, <subset>, <subset> - <subset>, without <metric>
-        ("n", pa.int64()),  # units with all subsets present
+        ("test", pa.string()),  # `iqray.statistics` says what each is
+        # subsets, subsets between datasets, <subset>, <subset> - <subset>, without <metric>,
+        # critical difference
+        ("comparison", pa.string()),
+        ("n", pa.int64()),  # units with all subsets present; interaction: metrics
         ("statistic", pa.float64()),  # as the test defines it
         ("p_value", pa.float64()),
         ("p_holm", pa.float64()),  # Holm over the measures; tests of all subsets at once only
