@@ -1,4 +1,4 @@
-"""Crops, flips and image order from counters, and the batches made with them.
+"""Crops, flips and image order from counters.
 
 Every random number is a hash of (seed, epoch, image index, draw). Nothing depends on batch size,
 on the number of workers, on placement, or on what ran before. An image index is the image's
@@ -6,17 +6,9 @@ position in the trial's data.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional
-
-# Mean and standard deviation of ImageNet's RGB values in [0, 1], as in torchvision's references
-# (references/classification/presets.py). Used for every dataset, so that cells stay comparable.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 # Width to height of a random crop, and tries before the fall-back: torchvision's
 # RandomResizedCrop, after Szegedy et al. 2015.
@@ -47,19 +39,30 @@ class BatchStream:
 
     Epoch after epoch in a new order; a batch may begin in one epoch and end in the next, so that
     every step sees exactly `batch_size` images, also where there are fewer images than that.
+
+    Attributes:
+        num_images: of the trial.
+        batch_size: images of a step; a multiple of `num_parts`.
+        seed: of the order.
+        part: which equal part of every batch to take, in [0, num_parts).
+        num_parts: 1 for whole batches.
     """
 
     num_images: int
     batch_size: int
     seed: int
+    part: int = 0
+    num_parts: int = 1
 
     def get_epoch(self, step: int) -> int:
         """Epoch, from 0, in which the batch of a step begins."""
         return step * self.batch_size // self.num_images
 
     def take(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs and image indices of a step's batch: two (batch_size,) int64 arrays."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        """Epochs and image indices of a step: two (batch_size / num_parts,) int64 arrays."""
+        size = self.batch_size // self.num_parts
+        begin = step * self.batch_size + self.part * size
+        positions = np.arange(begin, begin + size)
         epochs, places = np.divmod(positions, self.num_images)
         indices = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -87,9 +90,13 @@ def draw_uniform(
     return (hash_counters(seed, epochs, indices, draw) >> np.uint64(11)) * 2.0**-53
 
 
-def derive_step_seed(seed: int, step: int) -> int:
-    """Seed of torch's own generators (dropout) at an optimizer step: in [0, 2^63)."""
-    return int(hash_counters(seed, step, np.zeros(1), _DRAW_STEP)[0] >> np.uint64(1))
+def derive_step_seed(seed: int, step: int, part: int = 0) -> int:
+    """Seed of torch's own generators (dropout) at an optimizer step, for a part of the batch.
+
+    Returns:
+        A number in [0, 2^63).
+    """
+    return int(hash_counters(seed, step, np.array([part]), _DRAW_STEP)[0] >> np.uint64(1))
 
 
 @functools.lru_cache(maxsize=2)  # the steps of an epoch share it; a batch may touch two epochs
@@ -148,6 +155,27 @@ def draw_crop_boxes(
     return np.where(fits.any(axis=1)[:, None], boxes, _compute_fallback_boxes(shapes))
 
 
+def draw_square_boxes(
+    seed: int, epochs: np.ndarray, indices: np.ndarray, shapes: np.ndarray, side_px: int
+) -> np.ndarray:
+    """Squares at uniformly random places, as torchvision's RandomCrop takes them.
+
+    Args:
+        seed: of the trial.
+        epochs: (N,) int64.
+        indices: (N,) int64, positions of the images in the trial's data.
+        shapes: (N, 2) int64, heights and widths of these images, pixels.
+        side_px: of the squares; of an image with a shorter side, that side.
+
+    Returns:
+        (N, 4) int64: top, left, height, width, in pixels, inside the image.
+    """
+    sides = np.minimum(side_px, shapes.min(axis=1))
+    tops = _place(draw_uniform(seed, epochs, indices, _DRAW_TOP), shapes[:, 0] - sides)
+    lefts = _place(draw_uniform(seed, epochs, indices, _DRAW_LEFT), shapes[:, 1] - sides)
+    return np.column_stack([tops, lefts, sides, sides])
+
+
 def compute_centre_boxes(shapes: np.ndarray) -> np.ndarray:
     """Central squares with 7/8 of the short side, as torchvision's references evaluate.
 
@@ -163,49 +191,6 @@ def compute_centre_boxes(shapes: np.ndarray) -> np.ndarray:
     sides = np.rint(shapes.min(axis=1, keepdims=True) * _CENTRE_SHARE).astype(np.int64)
     corners = np.rint((shapes - sides) / 2).astype(np.int64)
     return np.hstack([corners, sides, sides])
-
-
-def make_batch(
-    images: Sequence[np.ndarray], boxes: np.ndarray, flips: np.ndarray, input_px: int
-) -> torch.Tensor:
-    """Crop, resize, flip and normalise images into one network input.
-
-    The crop is resized in 8 bits with torch's antialiased bilinear filter: what torchvision's
-    transforms do with uint8 tensors, within one level of what they do with Pillow images, and
-    two to three times faster than Pillow on CPUs with AVX2.
-
-    Args:
-        images: N arrays (height, width, 3) uint8 RGB.
-        boxes: (N, 4) int64, top, left, height, width, inside the images.
-        flips: (N,) bool, mirror left to right.
-        input_px: side of the network input, pixels.
-
-    Returns:
-        (N, 3, input_px, input_px) float32 with `MEAN` and `STD` taken out, in channels-last
-        memory order.
-    """
-    pixels = torch.empty((len(images), input_px, input_px, 3), dtype=torch.uint8)
-    for position, (image, box, flip) in enumerate(zip(images, boxes.tolist(), flips, strict=True)):
-        top, left, height, width = box
-        crop = torch.from_numpy(image[top : top + height, left : left + width])
-        if (height, width) != (input_px, input_px):
-            crop = _resize(crop, input_px)
-        pixels[position] = crop.flip(1) if flip else crop
-    return _normalise(pixels)
-
-
-def _resize(crop: torch.Tensor, side_px: int) -> torch.Tensor:
-    """(height, width, 3) uint8 to (side, side, 3) uint8."""
-    resized = functional.interpolate(
-        crop.permute(2, 0, 1)[None], size=(side_px, side_px), mode="bilinear", antialias=True
-    )
-    return resized[0].permute(1, 2, 0)
-
-
-def _normalise(pixels: torch.Tensor) -> torch.Tensor:
-    scale = torch.tensor([1 / (255 * std) for std in STD])
-    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
-    return torch.addcmul(shift, pixels.to(torch.float32), scale).permute(0, 3, 1, 2)
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from iqray.ranks import COMBINATION, MEASURES
+from iqray.ranks import COMBINATION, MEASURES, mask_unconverged
 from iqray.results import DEMO_WEIGHTS, MEASURE_LABELS
 
 # The standard error of an accuracy over n images is at most 0.5 / sqrt(n) (binomial): 2.5 points
@@ -52,6 +52,7 @@ def list_caveats(
         *_find_demo_weights(weights),
         *_find_preview(recipe, is_preview),
         *_find_lost_cells(cells),
+        *_find_restarts(cells),
         *_find_leaks(num_leaked),
         *_find_unscored_images(score_counts),
         *_find_chance_level(cells),
@@ -101,6 +102,16 @@ def _find_lost_cells(cells: pd.DataFrame) -> Iterator[Caveat]:
         )
 
 
+def _find_restarts(cells: pd.DataFrame) -> Iterator[Caveat]:
+    restarted = cells[(cells["status"] == "ok") & (cells["num_restarts"].fillna(0) > 0)]
+    if len(restarted):
+        yield Caveat(
+            "Restarted trials",
+            f"{len(restarted)} of {len(cells)} cells converged only in a second training at half "
+            "the recipe's learning rate; num_restarts in the table of cells marks them.",
+        )
+
+
 def _find_leaks(num_leaked: int) -> Iterator[Caveat]:
     if num_leaked:
         subject = "1 test image is" if num_leaked == 1 else f"{num_leaked:,} test images are"
@@ -128,7 +139,7 @@ def _join_counts(counts: pd.Series) -> str:
 
 
 def _find_chance_level(cells: pd.DataFrame) -> Iterator[Caveat]:
-    measured = cells.dropna(subset=["top1"])
+    measured = mask_unconverged(cells).dropna(subset=["top1"])
     chance = measured["chance_top1"].to_numpy(dtype=float)
     num_images = measured["num_test_images"].to_numpy(dtype=float)
     error = np.sqrt(chance * (1 - chance) / num_images)

@@ -4,18 +4,16 @@ Reads images and a network's weights, writes `embeddings/<dataset>/<set>/<layer>
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from iqray.embedding_tables import build_embedding_table
-from iqray.identity import hash_strings
 from iqray.inputs.sources import ImageSource
 from iqray.network_kinds import Network
 from iqray.node_cache import get_cache_folder
 from iqray.pools import Written
+from iqray.recipes import StoredSide
 from iqray.storage import Storage
 
 if TYPE_CHECKING:
@@ -31,11 +29,17 @@ class EmbeddingWorker:
         storage: the output root.
         sources: of the images, by dataset.
         device: torch's name of it.
-        num_threads: of torch on the CPU.
+        num_threads: of torch on the CPU, and for decoding.
+        pack_cache_gib: disk space of this node for decoded images; none for half of what is free.
     """
 
     def __init__(
-        self, storage: Storage, sources: Mapping[str, ImageSource], device: str, num_threads: int
+        self,
+        storage: Storage,
+        sources: Mapping[str, ImageSource],
+        device: str,
+        num_threads: int,
+        pack_cache_gib: float | None,
     ) -> None:
         import torch
 
@@ -43,13 +47,15 @@ class EmbeddingWorker:
         self._storage = storage
         self._sources = sources
         self._device = torch.device(device)
+        self._num_threads = num_threads
+        self._pack_cache_gib = pack_cache_gib
 
     def work(
         self,
         rows: pa.Table,
         network: dict[str, Any],
         input_px: int,
-        stored_px: int,
+        stored_px: StoredSide,
         files: dict[str, str],
         key: str,
     ) -> list[Written]:
@@ -59,7 +65,7 @@ class EmbeddingWorker:
             rows: of the manifest, all of one dataset, by category and path.
             network: fields of a `Network`.
             input_px: side of the network input, pixels.
-            stored_px: short side at which images are kept, pixels.
+            stored_px: short side at which images are kept, pixels, or native.
             files: by layer the path to write.
             key: of what is written.
         """
@@ -76,18 +82,13 @@ class EmbeddingWorker:
             self._storage.write_table(path, build_embedding_table(rows, found[layer]), key=key)
         return [Written(described.name, rows.num_rows, 0)]
 
-    def _pack(self, images: pa.Table, stored_px: int) -> "PackedImages":
+    def _pack(self, images: pa.Table, stored_px: StoredSide) -> "PackedImages":
         """Decoded images, from the packs that trials on this node share."""
-        from iqray.packing import concatenate, open_pack, pack_images
-        from iqray.trial_runner import PACK_VERSION
+        from iqray.pack_cache import PackCache
+        from iqray.packing import concatenate
 
         [dataset] = images["dataset"].unique().to_pylist()
-        source = self._sources[dataset]
-        targets = {}
-        for category in images["category"].unique().to_pylist():
-            own = images.filter(pc.equal(images["category"], category))
-            sums = own["sha256"].to_pylist()
-            content = hash_strings([str(PACK_VERSION), version("pillow"), str(stored_px), *sums])
-            targets[category] = get_cache_folder() / "packs" / content[:2] / content[:32]
-        pack_images(source, images, stored_px, targets)
-        return concatenate([open_pack(target) for target in targets.values()])
+        categories = images["category"].unique().to_pylist()
+        cache = PackCache(get_cache_folder() / "packs", self._pack_cache_gib)
+        packs = cache.open(self._sources[dataset], images, categories, stored_px, self._num_threads)
+        return concatenate(packs)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from iqray.architectures import find_last_linear
-from iqray.augment import compute_centre_boxes, make_batch
+from iqray.augment import compute_centre_boxes
+from iqray.batches import make_batch
 from iqray.errors import StudyError
 from iqray.packing import PackedImages
 
@@ -146,6 +147,7 @@ def _iterate(data: PackedImages, input_px: int, batch_size: int) -> Iterator[tor
             boxes[indices.start : indices.stop],
             np.zeros(len(indices), dtype=bool),
             input_px,
+            torch.get_num_threads(),
         )
 
 

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from iqray.ranks import MEASURES
+from iqray.ranks import MEASURES, mask_unconverged
 from iqray.results import MEASURE_LABELS
 
 SUBSET_COLOURS = {
@@ -127,11 +127,13 @@ def plot_mean_distances(cells: pd.DataFrame) -> Figure:
     """Show the mean distance between test images by subset: a dot per cell, a bar for the mean.
 
     Args:
-        cells: a table of `schemas.CELLS`; cells without a distance are left out.
+        cells: a table of `schemas.CELLS`; cells without a distance, or that did not
+            converge, are left out.
 
     Returns:
         One panel per architecture with its own axis, since embedding scales differ between them.
     """
+    cells = mask_unconverged(cells)
     architectures = list(cells["architecture"].unique())
     subsets = list(cells["subset"].unique())
     num_columns = min(2, len(architectures))

@@ -1,4 +1,4 @@
-"""Run the grid's unfinished trials with Ray Tune, in processes that are reused between trials.
+"""Run the grid's unfinished trials with Ray Tune, through one of the two engines.
 
 A finished trial has a `result.json`; a trial that failed has a `failure.json` with its error and
 is tried again by the next submit. Nothing depends on Tune's own state.
@@ -7,12 +7,16 @@ is tried again by the next submit. Nothing depends on Tune's own state.
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from iqray.engines.in_trial import train_here
+from iqray.engines.ray_train import DRIVER_RESERVES, WorkerGroup, train_with_workers
 from iqray.storage import Storage
+from iqray.study import Engine
 from iqray.trial_runner import TrialRunner, write_failure
 from iqray.trials import Trial, order_longest_first
 
@@ -21,12 +25,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GridResources:
-    """What one trial may use, and how many run at once."""
+    """What each trial may use, how many run at once, and on which engine.
+
+    Attributes:
+        num_concurrent: trials at once.
+        num_cpus: per worker of a trial.
+        num_gpus: per worker, by architecture; those not named use none.
+        num_workers: of a trial; 1 with engine `in_trial`.
+        max_retries: of a trial whose process or node is lost.
+        engine: see `iqray.engines`.
+    """
 
     num_concurrent: int
     num_cpus: float = 1
-    num_gpus: float = 0
+    num_gpus: Mapping[str, float] = field(default_factory=dict)
+    num_workers: int = 1
     max_retries: int = 1
+    engine: Engine = "in_trial"
+
+    def start_trial(self, shared: Any, trial: Trial) -> str:
+        """Run a trial on the engine; returns its status. `shared` refers to a `TrialRunner`."""
+        if self.engine == "in_trial":
+            return train_here(shared, trial)
+        num_gpus = self.num_gpus.get(trial.architecture, 0)
+        group = WorkerGroup(self.num_workers, self.num_cpus, num_gpus, self.max_retries)
+        return train_with_workers(shared, trial, group)
+
+    def reserve_for_tune(self, trial: Trial) -> dict[str, float]:
+        """What Tune itself holds for a trial; Ray Train's workers are not among it."""
+        if self.engine == "ray_train":
+            return dict(DRIVER_RESERVES)
+        return {"CPU": self.num_cpus, "GPU": self.num_gpus.get(trial.architecture, 0)}
 
 
 def run_trials(
@@ -52,13 +81,23 @@ def run_trials(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # An interrupt must reach the job; Tune would take the first one and return as if finished.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Paths of the study are relative to where the job was started.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    import ray
     from ray import tune
 
     by_id = {trial.trial_id: trial for trial in order_longest_first(trials)}
-    trainable = tune.with_parameters(_make_trainable(), runner=runner, trials=by_id)
+    # Put into the object store once; a node fetches it when the first trial there needs it.
+    start = partial(resources.start_trial, ray.put(runner))
+    trainable = tune.with_parameters(_make_trainable(), start=start, trials=by_id)
     with tempfile.TemporaryDirectory(prefix="iqray-tune-") as folder:
         results = tune.Tuner(
-            tune.with_resources(trainable, {"CPU": resources.num_cpus, "GPU": resources.num_gpus}),
+            tune.with_resources(
+                trainable,
+                lambda config: tune.PlacementGroupFactory(
+                    [resources.reserve_for_tune(by_id[config["trial_id"]])]
+                ),
+            ),
             param_space={"trial_id": tune.grid_search(list(by_id))},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=resources.num_concurrent,
@@ -91,19 +130,19 @@ def _make_trainable() -> type:
     from ray import tune
 
     class TrainOnSubset(tune.Trainable):  # type: ignore[misc]
-        """One process that runs trial after trial."""
+        """One process that runs, or drives, trial after trial."""
 
         def setup(
             self,
             config: dict[str, Any],  # noqa: ARG002  Tune keeps it as self.config
             **shared: Any,
         ) -> None:
-            self._runner: TrialRunner = shared["runner"]
+            self._start: Callable[[Trial], str] = shared["start"]
             self._trials: dict[str, Trial] = shared["trials"]
 
         def step(self) -> dict[str, Any]:
             trial = self._trials[self.config["trial_id"]]
-            return {"status": self._runner.run(trial), "done": True}
+            return {"status": self._start(trial), "done": True}
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:  # noqa: ARG002
             return True

@@ -1,32 +1,31 @@
-"""Decoded images on local disk: decoded once, memory-mapped, shared by all trials of a node.
+"""Packs: decoded images of one category in a folder, written whole or not at all, memory-mapped.
 
-Reads the images of categories (of one dataset, split and resolution); writes a pack for each: a
-folder with `pixels.npy`, the images one after the other as raw RGB, and `shapes.npy`, their heights
-and widths. Images keep their aspect ratio, so a pack is ragged.
+A pack is a folder with `pixels.npy`, the images one after the other as raw RGB, `shapes.npy`, their
+heights and widths, and `sums.json`, the SHA-256 of both, written last. Images keep their aspect
+ratio, so a pack is ragged.
 """
 
 import contextlib
+import functools
+import json
+import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.lib.format import open_memmap
-from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.inputs.images import ImageFailure, check_unchanged, decode_image
-from iqray.inputs.sources import ImageSource
+from iqray.identity import compute_sha256
 
 _PIXELS_FILE = "pixels.npy"
 _SHAPES_FILE = "shapes.npy"
+_SUMS_FILE = "sums.json"
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,16 @@ class Pack:
     Attributes:
         pixels: flat uint8; image i is its (height, width, 3) RGB values in C order.
         shapes: (num_images, 2) int64, height and width in pixels.
+        lease: whatever keeps the files where they are, as long as they are mapped.
     """
 
     pixels: np.ndarray
     shapes: np.ndarray
+    lease: object = None
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return _compute_starts(self.shapes)
+        return compute_starts(self.shapes)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -77,58 +78,42 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all pixels."""
+        return 3 * int(self.shapes.prod(axis=1).sum())
+
     def image(self, index: int) -> np.ndarray:
         """Image as a (height, width, 3) uint8 RGB view; no pixel is copied."""
         target = self.targets[index]
         return self.packs[target].image(index - self._first[target])
 
 
-def pack_images(
-    source: ImageSource, images: pa.Table, short_side_px: int, targets: Mapping[str, Path]
-) -> None:
-    """Decode images, resize them and write one pack per category; packs that exist are kept.
+def is_whole(path: Path) -> bool:
+    """Whether a pack is there and its files have their sums.
 
-    Each image is decoded as `iqray.inputs.images` does (8-bit RGB, no EXIF rotation) and resized,
-    up or down, so that its short side is `short_side_px`: Pillow's bilinear filter, whose support
-    grows with the scale (antialiased), on full-size pixels (no `reducing_gap`, no JPEG draft mode).
-    The long side is truncated to whole pixels, as in torchvision's `Resize`.
+    A process reads a file for that once; again only when its inode, size or time has changed.
+    """
+    try:
+        sums = json.loads((path / _SUMS_FILE).read_text())
+        return all(_has_sum(path / name, sums[name]) for name in (_PIXELS_FILE, _SHAPES_FILE))
+    except (OSError, ValueError, KeyError):
+        return False
 
-    A pack is written to a hidden folder beside its target and renamed: a pack that exists is
-    whole, and of several processes that write the same one, the first wins. All are written in
-    one pass over the images as they lie in the dataset, which reads a Parquet file's row groups
-    once, however many categories they hold.
+
+def open_pack(path: Path, lease: object = None) -> Pack:
+    """Open a pack through memory maps; nothing done to its arrays reaches the disk.
 
     Args:
-        source: of the dataset.
-        images: rows of the manifest that are ok; a category's order is kept.
-        short_side_px: of the stored images, pixels.
-        targets: folder of each category's pack.
-
-    Raises:
-        StudyError: an image cannot be read or decoded, or has changed; the message names it.
+        path: of the pack's folder.
+        lease: kept as long as the pack.
     """
-    missing = {category: target for category, target in targets.items() if not target.exists()}
-    with contextlib.ExitStack() as stack:
-        writers = {}
-        for category, target in missing.items():
-            own = images.filter(pc.equal(images["category"], category))
-            shapes = _compute_stored_shapes(own, short_side_px)
-            writers[category] = stack.enter_context(_PackWriter(shapes, target))
-        for row, index, data in _read_in_place(source, images, missing):
-            stored_height, stored_width = writers[row["category"]].shapes[index].tolist()
-            pixels = _decode_resized(source, row, data, stored_height, stored_width)
-            writers[row["category"]].write(index, pixels)
-        for writer in writers.values():
-            writer.finish()
-
-
-def open_pack(path: Path) -> Pack:
-    """Open a pack through memory maps; nothing done to its arrays reaches the disk."""
     return Pack(
         # Mapped copy-on-write rather than read-only, since torch warns of read-only arrays. As a
         # plain array, because indexing an np.memmap object is several times slower.
         pixels=np.asarray(np.load(path / _PIXELS_FILE, mmap_mode="c")),
         shapes=np.load(path / _SHAPES_FILE),
+        lease=lease,
     )
 
 
@@ -145,23 +130,41 @@ def concatenate(packs: Sequence[Pack]) -> PackedImages:
     )
 
 
-class _PackWriter:
-    """Writes one pack, images in any order; without `finish` nothing of it stays."""
+class PackWriter:
+    """Writes one pack, images in any order; without `finish` nothing of it stays.
+
+    The disk space is taken at once, since a full disk kills a process that writes through a map.
+
+    Args:
+        shapes: (num_images, 2) int64, heights and widths of the images, pixels.
+        target: folder of the pack. Until it is finished it lies beside that, under a hidden name
+            that begins with the target's.
+
+    Raises:
+        StudyError: the disk has no room for the pack.
+    """
 
     def __init__(self, shapes: np.ndarray, target: Path) -> None:
         self.shapes = shapes
         self._target = target
-        self._starts = _compute_starts(shapes)
+        self._starts = compute_starts(shapes)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        np.save(self._folder / _SHAPES_FILE, shapes)
-        # An empty file cannot be mapped, so an empty pack keeps one unused byte.
-        self._pixels = open_memmap(
-            self._folder / _PIXELS_FILE,
-            mode="w+",
-            dtype=np.uint8,
-            shape=(max(1, int(self._starts[-1])),),
-        )
+        try:
+            np.save(self._folder / _SHAPES_FILE, shapes)
+            # An empty file cannot be mapped, so an empty pack keeps one unused byte.
+            size = max(1, int(self._starts[-1]))
+            self._pixels = open_memmap(
+                self._folder / _PIXELS_FILE, mode="w+", dtype=np.uint8, shape=(size,)
+            )
+            _take_space(self._folder / _PIXELS_FILE)
+        except OSError as error:
+            self.__exit__()
+            raise StudyError(
+                f"the disk below {target.parent} has no room for a pack of "
+                f"{self._starts[-1] / 2**30:.2f} GiB ({error}); free some, or name a folder on "
+                "another disk in IQRAY_CACHE"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -170,12 +173,15 @@ class _PackWriter:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(self, index: int, pixels: np.ndarray) -> None:
-        """Store image `index`: (height, width, 3) uint8 of its stored shape."""
+        """Store image `index`: (height, width, 3) uint8 of its stored shape; from any thread."""
         self._pixels[self._starts[index] : self._starts[index + 1]] = pixels.reshape(-1)
 
     def finish(self) -> None:
         """Give the pack its name."""
         self._pixels.flush()
+        names = (_PIXELS_FILE, _SHAPES_FILE)
+        sums = {name: compute_sha256(self._folder / name) for name in names}
+        (self._folder / _SUMS_FILE).write_text(json.dumps(sums))
         # A rename onto a folder that holds files fails: another process was first, with the
         # same content.
         with contextlib.suppress(OSError):
@@ -184,57 +190,22 @@ class _PackWriter:
             raise OSError(f"cannot rename {self._folder} to {self._target}")
 
 
-def _read_in_place(
-    source: ImageSource, images: pa.Table, categories: Collection[str]
-) -> Iterator[tuple[dict[str, Any], int, bytes | ImageFailure]]:
-    """Images as they lie in the dataset: row, position in its category, encoded bytes."""
-    chosen = images.filter(
-        pc.is_in(images["category"], value_set=pa.array(categories, pa.string()))
-    )
-    counts: Counter[str] = Counter()
-    positions = []
-    for category in chosen["category"].to_pylist():
-        positions.append(counts[category])
-        counts[category] += 1
-    chosen = chosen.append_column("index", pa.array(positions, pa.int64()))
-    chosen = chosen.sort_by([("container", "ascending"), ("position", "ascending")])
-    rows = chosen.select(["path", "category", "container", "sha256", "index"]).to_pylist()
-    for row, data in zip(rows, source.read(chosen), strict=True):
-        yield row, row["index"], data
-
-
-def _compute_starts(shapes: np.ndarray) -> np.ndarray:
+def compute_starts(shapes: np.ndarray) -> np.ndarray:
     """Offsets of the images in the flat pixels: (num_images + 1,) int64."""
     return np.concatenate([[0], np.cumsum(shapes[:, 0] * shapes[:, 1] * 3)]).astype(np.int64)
 
 
-def _compute_stored_shapes(images: pa.Table, short_side_px: int) -> np.ndarray:
-    """Height and width as stored: (num_images, 2) int64, pixels."""
-    native = np.stack([images[name].to_numpy() for name in ("height", "width")], axis=1)
-    native = native.astype(np.int64)
-    short, long = native.min(axis=1), native.max(axis=1)
-    stored_long = (short_side_px * long / short).astype(np.int64)
-    return np.where(native == short[:, None], short_side_px, stored_long[:, None])
+def _has_sum(path: Path, sha256: str) -> bool:
+    found = path.stat()
+    return _compare_sum(path, sha256, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _decode_resized(
-    source: ImageSource, row: dict[str, Any], data: bytes | ImageFailure, height: int, width: int
-) -> np.ndarray:
-    if isinstance(data, ImageFailure):
-        raise _describe_failure(source.describe(row), data)
-    check_unchanged(source.describe(row), data, row["sha256"])
-    decoded = decode_image(data)
-    if isinstance(decoded, ImageFailure):
-        raise _describe_failure(source.describe(row), decoded)
-    image = Image.fromarray(decoded.pixels)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+@functools.lru_cache(maxsize=100_000)
+def _compare_sum(path: Path, sha256: str, *_signature: int) -> bool:
+    return compute_sha256(path) == sha256
 
 
-def _describe_failure(name: str, failure: ImageFailure) -> StudyError:
-    return StudyError(
-        f"cannot pack '{name}': {failure.reason}. Every image trained or tested on must be "
-        "readable; has the file changed since the manifest was made? Make the manifest anew, or "
-        "remove the file from the dataset"
-    )
+def _take_space(path: Path) -> None:
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -21,6 +21,20 @@ _TIE_DIGITS = 9
 _AVERAGED = ("top1", "top5", "distance", "mean_distance", "chance_top1", "chance_top5")
 
 
+def mask_unconverged(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with null measures where the trial did not converge: those are no data of a subset.
+
+    Args:
+        cells: a table of `schemas.CELLS`, or averages over seeds, which have no status.
+    """
+    if "status" not in cells.columns:
+        return cells
+    masked = cells.copy()
+    measured = [name for name in (*MEASURES, "mean_distance") if name in cells.columns]
+    masked[measured] = cells[measured].where(cells["status"] == "ok")
+    return masked
+
+
 def rank_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Fill `rank_top1`, `rank_top5`, `rank_distance` within each combination and seed.
 
@@ -30,14 +44,16 @@ def rank_cells(cells: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A copy of `cells` with the three rank columns, 1 for the highest value; ties share the
-        average rank. Where a subset lacks a value of a measure, all subsets of that combination
-        get a null rank for it: a rank among three is not comparable with a rank among four.
+        average rank. Where a subset lacks a value of a measure or did not converge, all subsets of
+        that combination get a null rank for it: a rank among three is not comparable with a rank
+        among four.
     """
     ranked = cells.copy()
     keys = [key for key in (*COMBINATION, "seed") if key in cells.columns]
     num_subsets = cells["subset"].nunique()
+    measured = mask_unconverged(cells)
     for measure in MEASURES:
-        values = _round_for_ties(ranked[measure])
+        values = _round_for_ties(measured[measure])
         groups = values.groupby([ranked[key] for key in keys])
         is_complete = groups.transform("count") == num_subsets
         ranked[f"rank_{measure}"] = groups.rank(ascending=False).where(is_complete)
@@ -65,7 +81,7 @@ def average_over_seeds(cells: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*COMBINATION, "subset"]
     num_seeds = cells["seed"].nunique()
-    numbers = cells[list(_AVERAGED)].astype("float64")
+    numbers = mask_unconverged(cells)[list(_AVERAGED)].astype("float64")
     groups = numbers.groupby([cells[key] for key in keys], sort=False)
     averages = groups.mean().where(groups.count() == num_seeds)
     averages.insert(0, "num_seeds", num_seeds)

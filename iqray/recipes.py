@@ -10,7 +10,7 @@ fine-tuning tutorial. Auxiliary head: Szegedy et al. 2016, section 4.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,10 @@ MIN_INPUT_PX = {"alexnet": 63, "inception_v3": 75, "resnet50": 32, "vgg16": 32}
 # Below this side Inception-v3's auxiliary head has nothing left to convolve (5 x 5 on a 17 x 17
 # grid at 299 px), so smaller inputs train without it.
 INCEPTION_AUX_MIN_PX = 299
+
+
+# Short side of stored images in pixels, or their own size.
+StoredSide = Annotated[int, Field(ge=32)] | Literal["native"]
 
 
 class ArchitectureRecipe(BaseModel):
@@ -64,12 +68,33 @@ class Recipe(BaseModel):
         description="replace the running means and variances, after the last step, by averages "
         "over the training images under the final weights; they lag behind in short trainings",
     )
+    watch_from: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the steps after which a loss that is still at chance level counts as "
+        "stuck; none watches for NaN only",
+    )
+    chance_margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="a loss within this share of the chance loss is at chance level; "
+        "`iqray.convergence` says why 0.02",
+    )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
-    crop: Literal["random_resized", "centre"] = "random_resized"
+    crop: Literal["random_resized", "random", "centre"] = Field(
+        "random_resized",
+        description="of training images: a part of random area and ratio, resized; a square of the "
+        "input's side at a random place; or the central square that is tested on",
+    )
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = True
-    stored_short_side_px: int | None = Field(
-        None, ge=32, description="images are packed at this short side; none for 8/7 of the input"
+    stored_short_side_px: StoredSide | None = Field(
+        None,
+        description="images are decoded once and kept at this short side, such as 256 or 342, and "
+        "crops are taken from that; `native` keeps every pixel, for two to three times the space; "
+        "none for 8/7 of the input",
     )
     architectures: dict[str, ArchitectureRecipe]
 
@@ -132,10 +157,12 @@ class Recipe(BaseModel):
             return peak * 0.5 * (1 + math.cos(math.pi * progress))
         return peak
 
-    def compute_stored_px(self, architecture: str) -> int:
+    def compute_stored_px(self, architecture: str) -> StoredSide:
         """Short side in pixels at which this recipe packs images for an architecture.
 
-        torchvision's references evaluate 224 px centre crops of 256 px images: 8/7 of the input.
+        torchvision's references evaluate 224 px centre crops of 256 px images: 8/7 of the input,
+        or 342 px for Inception-v3's 299. They train on crops of images of native size, whose finest
+        detail 256 px no longer hold: where that detail is the question, `native` keeps it.
         """
         if self.stored_short_side_px is not None:
             return self.stored_short_side_px
@@ -156,17 +183,28 @@ def _build_architectures(
 _REFERENCE_RATES = {"alexnet": 0.01, "inception_v3": 0.1, "resnet50": 0.1, "vgg16": 0.01}
 
 RECIPES = {
+    # Numbers without another source are those of torchvision's references/classification/train.py:
+    # its defaults, and what its README gives for the architecture.
     "paper": Recipe(
         name="paper",
         epochs=90,
-        batch_size=256,
-        warmup_fraction=5 / 90,
+        batch_size=256,  # 8 GPUs x 32
+        momentum=0.9,
+        weight_decay=1e-4,
+        decay_norm_and_bias=True,  # torchvision's default; false is its --norm-weight-decay 0
+        schedule="step",  # --lr-step-size 30 --lr-gamma 0.1 of 90 epochs
+        warmup_fraction=5 / 90,  # Goyal et al. 2017, section 2.2: 5 of 90 epochs, linear
+        auxiliary_weight=0.4,  # PyTorch's fine-tuning tutorial
+        crop_scale=(0.08, 1.0),  # RandomResizedCrop, after Szegedy et al. 2015
+        flip=True,
+        watch_from=1 / 3,  # 30 epochs: before the learning rate falls for the first time
         architectures={
             **_build_architectures(
                 {"alexnet": 224, "inception_v3": 299, "resnet50": 224, "vgg16": 224},
                 _REFERENCE_RATES,
             ),
             # VGG16 without batch normalisation is known to diverge early on; clip its gradients.
+            # The norm is our choice: torchvision's README trains it without.
             "vgg16": ArchitectureRecipe(input_px=224, learning_rate=0.01, clip_norm=5.0),
         },
     ),
@@ -178,6 +216,7 @@ RECIPES = {
         schedule="cosine",
         warmup_fraction=0.1,
         label_smoothing=0.1,
+        watch_from=0.5,  # 8 epochs; AlexNet and VGG16 can take some to leave chance level
         architectures=_build_architectures(
             {"alexnet": 128, "inception_v3": 160, "resnet50": 128, "vgg16": 128},
             _REFERENCE_RATES,
@@ -188,6 +227,7 @@ RECIPES = {
     # take. Rates and clips were found by trial on the demo images (six categories of eight training
     # images): ResNet-50, Inception-v3 and AlexNet then end above chance on average, at top-1 0.2
     # to 0.3 where chance is 0.17; VGG16, which learns nothing in so few steps, stays at chance.
+    # For that reason this recipe watches for NaN only.
     "demo": Recipe(
         name="demo",
         is_preview=True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from iqray.ranks import MEASURES
+from iqray.ranks import MEASURES, mask_unconverged
 from iqray.results import DEMO_WEIGHTS, MEASURE_LABELS, tabulate_firsts
 
 ABSENT = "–"
@@ -117,7 +117,8 @@ def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
     """Means over metrics and seeds, by dataset, architecture and subset, beside chance level."""
     columns = ["top1", "chance_top1", "top5", "chance_top5", "mean_distance"]
     keys = ["dataset", "architecture", "subset"]
-    values = cells[columns].astype("float64").groupby([cells[key] for key in keys], sort=False)
+    measured = mask_unconverged(cells)
+    values = measured[columns].astype("float64").groupby([cells[key] for key in keys], sort=False)
     frame = values.mean().reset_index()
     frame.columns = pd.Index(
         [*keys, "top-1", "chance top-1", "top-5", "chance top-5", "mean distance"]
@@ -129,14 +130,15 @@ def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
 def tabulate_cells(cells: pd.DataFrame) -> PageTable:
     """Every cell and seed, with its trial."""
     columns = ["dataset", "architecture", "metric", "subset", "seed", "top1", "top5", "distance"]
-    columns += ["rank_top1", "rank_top5", "rank_distance", "final_loss", "status", "trial_id"]
+    columns += ["rank_top1", "rank_top5", "rank_distance", "final_loss", "num_restarts"]
+    columns += ["status", "trial_id"]
     return _make_table(
         "All cells", cells[columns], has_demo_weights=has_demo(cells), is_folded=True
     )
 
 
 def tabulate_lost_cells(cells: pd.DataFrame) -> PageTable:
-    """The cells whose trial failed or has no result, with the reason."""
+    """The cells whose trial failed, did not converge or has no result, with the reason."""
     columns = ["dataset", "architecture", "metric", "subset", "seed", "trial_id", "status"]
     lost = cells[cells["status"] != "ok"]
     return _make_table(

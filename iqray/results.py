@@ -30,6 +30,7 @@ DEMO_WEIGHTS = "demo weights"
 _COUNTS = ("num_categories", "num_test_images")
 _IMAGE_COUNTS = ("num_categories", "num_images", "num_unreadable")
 _NUMBERS = ("top1", "top5", "distance", "mean_distance", "final_loss", "train_s")
+_MORE_NUMBERS = ("top1_images", "top5_images", "learning_rate_factor")  # a trial may lack them
 
 
 def build_cells(
@@ -42,22 +43,24 @@ def build_cells(
     Args:
         study_cells: one per cell and seed: dataset, architecture, metric, subset, seed, trial_id.
             Several may name one trial.
-        trial_results: by trial_id: status (ok or failed), reason, num_categories,
-            num_test_images, top1, top5, distance, mean_distance, final_loss, train_s. A failed
-            trial may lack numbers.
+        trial_results: by trial_id: status (ok, not_converged or failed), reason, num_categories,
+            num_test_images, top1, top5, distance, mean_distance, final_loss, train_s, and where it
+            has them top1_images, top5_images, num_restarts, learning_rate_factor. A failed trial
+            may lack all numbers.
         weights: by metric: where its weights come from.
 
     Returns:
         A table of `schemas.CELLS`, in the order of `study_cells`. A trial without a result has
-        status `missing`. Numbers that are absent or not finite are null, and so are the measures
-        of trials with another status than ok, and the ranks of their combination.
+        status `missing`. Numbers that are absent or not finite are null, and so are the ranks of
+        a combination with a trial of another status than ok.
     """
     rows = [
         _build_row(cell, trial_results.get(cell["trial_id"]), weights[cell["metric"]])
         for cell in study_cells
     ]
     cells = pd.DataFrame(rows, columns=CELLS.names)
-    cells = cells.astype({**dict.fromkeys(_COUNTS, "Int64"), **dict.fromkeys(_NUMBERS, "float64")})
+    counts = dict.fromkeys((*_COUNTS, "num_restarts"), "Int64")
+    cells = cells.astype({**counts, **dict.fromkeys((*_NUMBERS, *_MORE_NUMBERS), "float64")})
     num_categories = cells["num_categories"].astype("float64")
     cells["chance_top1"] = 1 / num_categories
     cells["chance_top5"] = num_categories.clip(upper=5) / num_categories
@@ -74,9 +77,9 @@ def _build_row(
     if result["status"] == "ok":
         row |= {name: result[name] for name in (*_COUNTS, *_NUMBERS)}
     else:
-        # What a model that did not converge scores is no datum of its subset: no rank is given.
-        row |= {name: result.get(name) for name in (*_COUNTS, "final_loss", "train_s")}
-    return row | {name: _drop_non_finite(row.get(name)) for name in _NUMBERS}
+        row |= {name: result.get(name) for name in (*_COUNTS, *_NUMBERS)}
+    row |= {name: result.get(name) for name in (*_MORE_NUMBERS, "num_restarts")}
+    return row | {name: _drop_non_finite(row[name]) for name in (*_NUMBERS, *_MORE_NUMBERS)}
 
 
 def _drop_non_finite(value: float | None) -> float | None:

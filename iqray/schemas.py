@@ -149,7 +149,8 @@ EMBEDDINGS = pa.schema(
 )
 
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
-# of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average.
+# of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average. What
+# a trial that did not converge measured stays in its row, but is in no rank and no average.
 CELLS = pa.schema(
     [
         ("dataset", pa.string()),
@@ -172,8 +173,12 @@ CELLS = pa.schema(
         ("chance_top5", pa.float64()),
         ("mean_distance", pa.float64()),  # distance / number of pairs
         ("final_loss", pa.float64()),  # mean training loss of the last epoch, nats
-        ("train_s", pa.float64()),  # seconds of training and evaluation
+        ("train_s", pa.float64()),  # seconds of training, over all attempts and interruptions
         ("weights", pa.string()),
+        ("top1_images", pa.float64()),  # mean over images
+        ("top5_images", pa.float64()),
+        ("num_restarts", pa.int64()),  # 1 where a training did not converge and was begun again
+        ("learning_rate_factor", pa.float64()),  # of the recipe's learning rates; 0.5 then
     ]
 )
 

@@ -5,12 +5,13 @@ seed give the same weights, bit for bit on a CPU with a fixed number of threads,
 training was interrupted and continued from a `TrainState`.
 """
 
+import dataclasses
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from iqray.architectures import choose_memory_format
-from iqray.augment import (
-    BatchStream,
-    compute_centre_boxes,
-    derive_step_seed,
-    draw_crop_boxes,
-    draw_flips,
-    make_batch,
-)
+from iqray.augment import BatchStream, derive_step_seed
 from iqray.errors import StudyError
+from iqray.loading import BatchLoader, BatchPlanner
 from iqray.packing import PackedImages
 from iqray.recipes import Recipe
+from iqray.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +41,15 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         model: state dict of the model.
-        optimizer: state dict of the optimizer.
+        momenta: the optimizer's momentum by the parameter's name; its other settings are the
+            recipe's.
         losses: (num_steps of the open epoch so far,) float32.
         num_correct: the same for the number of images whose top-1 was right.
     """
 
     step: int
     model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
+    momenta: dict[str, torch.Tensor]
     losses: torch.Tensor
     num_correct: torch.Tensor
 
@@ -62,7 +59,8 @@ class TrainOutcome:
     """How a training ended.
 
     Attributes:
-        status: `ok`, or `not_converged` when a loss or a weight became NaN or infinite.
+        status: `ok`, or `not_converged` when a loss or a weight became NaN or infinite, or `log`
+            gave a reason to stop.
         reason: why it did not converge, such as `diverged at step 7`; else empty.
         num_steps: optimizer steps done.
         final_loss: mean training loss of the last epoch, nats; NaN after a divergence.
@@ -84,12 +82,13 @@ def train(
     num_steps: int,
     seed: int,
     device: torch.device,
-    log: Callable[[LogRow], None],
+    log: Callable[[LogRow], str | None],
     start: TrainState | None = None,
-    save: Callable[[TrainState], None] | None = None,
-    save_every_steps: int = 1000,
+    after_step: Callable[[int, Callable[[], TrainState]], None] | None = None,
+    rate_factor: float = 1.0,
+    team: Team = ALONE,
 ) -> TrainOutcome:
-    """Train a model in place.
+    """Train a model in place, alone or as one of a team's processes.
 
     Batches come from `BatchStream`: always full, wrapping over the ends of epochs. Losses stay on
     the device until their epoch ends, so that no step waits for the host; a divergence is
@@ -98,7 +97,8 @@ def train(
     `log` gets one row per epoch in which a step begins: `epoch` from 0; `step`, steps done so
     far; `loss`, mean over the epoch's steps of the main head's loss, label smoothing included,
     nats; `top1` on the augmented training images, in [0, 1]; `learning_rate` of the last step;
-    `seconds` and `images_per_s` of the epoch in this process.
+    `seconds` and `images_per_s` of the epoch in this process. In a team every process gets the same
+    rows but for the times: losses and answers are those of whole batches.
 
     Args:
         model: ends on `device`, in training mode.
@@ -108,10 +108,12 @@ def train(
         num_steps: optimizer steps in all, 1 or more.
         seed: of crops, flips, order and dropout.
         device: where to train.
-        log: called with each epoch's row.
+        log: called with each epoch's row; what it returns, if anything, is a reason to stop.
         start: state to continue from, with `step` below `num_steps`; none to begin.
-        save: called with the state every `save_every_steps` steps, but not after the last.
-        save_every_steps: see `save`.
+        after_step: called after every step but the last with the number of steps done and a
+            function that captures the state.
+        rate_factor: multiplies the recipe's learning rates.
+        team: the processes that share every batch.
 
     Raises:
         StudyError: there are no training images.
@@ -120,23 +122,33 @@ def train(
         raise StudyError("a trial has no training images; a subset needs at least one to train on")
     began = time.perf_counter()
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        loop = _Loop(model, data, recipe, architecture, num_steps, seed, device)
+    stream = BatchStream(len(data), recipe.batch_size, seed, team.rank, team.size)
+    input_px = recipe.architectures[architecture].input_px
+    planner = BatchPlanner(stream, data.shapes, recipe, input_px)
+    with (
+        torch.random.fork_rng(devices=cuda),
+        BatchLoader(data, planner, device) as loader,
+    ):
+        loop = _Loop(
+            model, loader, planner, recipe, architecture, num_steps, device, rate_factor, team
+        )
         tally = loop.restore(start) if start else _EpochTally()
         for step in range(start.step if start else 0, num_steps):
             tally.add(*loop.run_step(step))
             if loop.ends_epoch(step):
                 row = tally.summarise(loop, step)
-                log(row)
+                reason = log(row)
                 if not math.isfinite(row["loss"]):
                     return _describe_divergence(tally, step, began)
+                if reason:
+                    return _stop(reason, step + 1, row["loss"], began)
                 tally = _EpochTally()
-            if save and (step + 1) % save_every_steps == 0 and step + 1 < num_steps:
-                save(loop.capture(step + 1, tally))
+            if after_step and step + 1 < num_steps:
+                after_step(step + 1, functools.partial(loop.capture, step + 1, tally))
         if recipe.recalibrate_batch_norm:
             loop.recalibrate_batch_norm()
     if not _is_finite(model):
-        return _fail(num_steps, num_steps, began)
+        return _stop(f"diverged at step {num_steps}", num_steps, math.nan, began)
     return TrainOutcome("ok", "", num_steps, row["loss"], time.perf_counter() - began)
 
 
@@ -146,29 +158,35 @@ class _Loop:
     def __init__(
         self,
         model: nn.Module,
-        data: PackedImages,
+        loader: BatchLoader,
+        planner: BatchPlanner,
         recipe: Recipe,
         architecture: str,
         num_steps: int,
-        seed: int,
         device: torch.device,
+        rate_factor: float,
+        team: Team,
     ) -> None:
         self.recipe = recipe
         self._architecture = architecture
         self._num_steps = num_steps
-        self._data = data
-        self._seed = seed
+        self._loader = loader
+        self._planner = planner
         self._device = device
-        self._stream = BatchStream(len(data), recipe.batch_size, seed)
+        self._rate_factor = rate_factor
+        self._team = team
+        self._stream = planner.stream
         self._memory_format = choose_memory_format(architecture, device)
         self._model = model.to(device=device, memory_format=self._memory_format).train()  # type: ignore[call-overload]
         self._optimizer = _create_optimizer(self._model, recipe)
+        self._forward = team.join(self._model)
 
     def get_epoch(self, step: int) -> int:
         return self._stream.get_epoch(step)
 
     def get_learning_rate(self, step: int) -> float:
-        return self.recipe.compute_learning_rate(self._architecture, step, self._num_steps)
+        rate = self.recipe.compute_learning_rate(self._architecture, step, self._num_steps)
+        return rate * self._rate_factor
 
     def ends_epoch(self, step: int) -> bool:
         """Whether the next step begins in another epoch, or there is none."""
@@ -177,7 +195,7 @@ class _Loop:
     def run_step(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One optimizer step; the batch's loss and number of right answers, on the device."""
         images, targets = self._take_batch(step)
-        _seed_generators(derive_step_seed(self._seed, step), self._device)
+        _seed_generators(derive_step_seed(self._stream.seed, step, self._team.rank), self._device)
         for group in self._optimizer.param_groups:
             group["lr"] = self.get_learning_rate(step)
         logits, loss, objective = self._compute_loss(images, targets)
@@ -188,7 +206,8 @@ class _Loop:
         self._optimizer.step()
         # Freed right away, so that gradients and the next step's activations never coexist.
         self._optimizer.zero_grad(set_to_none=True)
-        return loss.detach(), (logits.detach().argmax(1) == targets).sum()
+        num_correct = (logits.detach().argmax(1) == targets).sum()
+        return self._team.combine(loss.detach(), num_correct)
 
     def recalibrate_batch_norm(self) -> None:
         """Average each batch normalisation's statistics over one more epoch of the stream.
@@ -201,7 +220,10 @@ class _Loop:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch then keeps the plain mean over batches
-        num_batches = math.ceil(len(self._data) / self.recipe.batch_size) if norms else 0
+        # Every process of a team takes whole batches here, and ends with the same statistics.
+        whole = dataclasses.replace(self._stream, part=0, num_parts=1)
+        self._loader.follow(dataclasses.replace(self._planner, stream=whole))
+        num_batches = math.ceil(whole.num_images / self.recipe.batch_size) if norms else 0
         with torch.no_grad():
             for step in range(self._num_steps, self._num_steps + num_batches):
                 self._model(self._take_batch(step)[0])
@@ -209,10 +231,16 @@ class _Loop:
             norm.momentum = momentum
 
     def capture(self, step: int, tally: "_EpochTally") -> TrainState:
+        """What `restore` needs, as it stands after a step."""
+        momenta = {
+            name: self._optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self._model.named_parameters()
+            if "momentum_buffer" in self._optimizer.state[parameter]
+        }
         return TrainState(
             step,
             self._model.state_dict(),
-            self._optimizer.state_dict(),
+            momenta,
             _stack(tally.losses),
             _stack(tally.num_correct),
         )
@@ -220,33 +248,25 @@ class _Loop:
     def restore(self, state: TrainState) -> "_EpochTally":
         assert state.step < self._num_steps, "a finished training has no state to continue from"
         self._model.load_state_dict(state.model)
-        self._optimizer.load_state_dict(state.optimizer)
+        for name, parameter in self._model.named_parameters():
+            if name in state.momenta:
+                # In the parameter's memory order, which the fused optimizer takes for granted.
+                buffer = torch.empty_like(parameter, requires_grad=False)
+                self._optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(
+                    state.momenta[name]
+                )
         losses, num_correct = state.losses.to(self._device), state.num_correct.to(self._device)
         return _EpochTally(list(losses), list(num_correct), num_restored=len(losses))
 
     def _take_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        epochs, indices = self._stream.take(step)
-        shapes = self._data.shapes[indices]
-        if self.recipe.crop == "centre":
-            boxes = compute_centre_boxes(shapes)
-        else:
-            boxes = draw_crop_boxes(self._seed, epochs, indices, shapes, self.recipe.crop_scale)
-        flips = np.zeros(len(indices), dtype=bool)
-        if self.recipe.flip:
-            flips = draw_flips(self._seed, epochs, indices)
-        input_px = self.recipe.architectures[self._architecture].input_px
-        images = make_batch([self._data.image(i) for i in indices], boxes, flips, input_px)
-        targets = torch.from_numpy(self._data.targets[indices])
-        return (
-            images.to(self._device, memory_format=self._memory_format),
-            targets.to(self._device),
-        )
+        images, targets = self._loader.take(step)
+        return images.contiguous(memory_format=self._memory_format), targets
 
     def _compute_loss(
         self, images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits, the main head's loss, and what is minimised."""
-        output = self._model(images)
+        output = self._forward(images)
         # Inception-v3 with its auxiliary head gives (logits, auxiliary logits) in training.
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         smoothing = self.recipe.label_smoothing
@@ -324,10 +344,11 @@ def _is_finite(model: nn.Module) -> bool:
 def _describe_divergence(tally: _EpochTally, step: int, began: float) -> TrainOutcome:
     losses = _stack(tally.losses).cpu().numpy()
     first = int(np.flatnonzero(~np.isfinite(losses))[0])
-    return _fail(step + 1 - len(losses) + first + 1, step + 1, began)
+    diverged_at = step + 1 - len(losses) + first + 1
+    return _stop(f"diverged at step {diverged_at}", step + 1, math.nan, began)
 
 
-def _fail(diverged_at: int, num_steps: int, began: float) -> TrainOutcome:
-    reason = f"diverged at step {diverged_at}"
+def _stop(reason: str, num_steps: int, final_loss: float, began: float) -> TrainOutcome:
     logger.warning("training stopped after %d steps: %s", num_steps, reason)
-    return TrainOutcome("not_converged", reason, num_steps, math.nan, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return TrainOutcome("not_converged", reason, num_steps, final_loss, seconds)

@@ -3,35 +3,36 @@
 Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `log.jsonl`,
 `predictions.parquet`, `embeddings.parquet`, `model.safetensors` where the study keeps models, and
 `result.json`, whose existence means that the trial is finished. A trial that fails leaves
-`failure.json` instead.
+`failure.json` instead, and keeps its checkpoint (`iqray.checkpoints`) for the next try.
 """
 
+import gc
 import json
 import logging
-import math
-import platform
 import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.identity import hash_strings
+from iqray.embedding_tables import build_embedding_table, split_embedding_table
 from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
+from iqray.provenance import describe_machine
 from iqray.storage import Storage
 from iqray.trials import Trial, select_usable
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from iqray.checkpoints import Checkpoints
+    from iqray.packing import PackedImages
+    from iqray.team import Team
 
-# Raise when packs of equal images would differ.
-PACK_VERSION = 2
+logger = logging.getLogger(__name__)
 
 _TEST_BATCH_SIZE = 64
 
@@ -62,10 +63,7 @@ def read_results(storage: Storage, trial_ids: Iterable[str]) -> dict[str, dict[s
 
 def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[str]]:
     """Embeddings `(num_images, dim) float32` of a finished trial's test images, with categories."""
-    table = storage.read_table(f"trials/{trial_id}/embeddings.parquet")
-    column = table.column("embedding").combine_chunks()
-    embeddings = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
-    return embeddings, table.column("category").to_pylist()
+    return split_embedding_table(storage.read_table(f"trials/{trial_id}/embeddings.parquet"))
 
 
 def write_failure(storage: Storage, trial_id: str, reason: str, details: str) -> None:
@@ -85,6 +83,10 @@ class TrialRunner:
         save_models: whether trained weights are kept.
         num_threads: of torch on the CPU.
         device: torch's name of it.
+        pack_cache_gib: space for packed images on this node; if none, `PackRoom` chooses.
+        cache: this node's folder for what its processes share.
+        checkpoint_s: seconds between checkpoints of a trial.
+        code: what is known of the code that runs, for `trial.json`.
     """
 
     storage: Storage
@@ -93,95 +95,129 @@ class TrialRunner:
     save_models: bool
     num_threads: int = 1
     device: str = "cpu"
+    pack_cache_gib: float | None = None
     cache: Path | None = None  # none for the node's own, which only the process there knows
+    checkpoint_s: float = 300
+    code: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, trial: Trial) -> str:
-        """Run a trial to its result; a Python error becomes a failure record.
+    def run(
+        self,
+        trial: Trial,
+        team: "Team | None" = None,
+        is_leaving: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """Run a trial to its result, from its checkpoint where it has one.
+
+        A Python error becomes a failure record. In a team of several it is raised instead, as the
+        other processes would wait for this one.
+
+        Args:
+            trial: what to train and test.
+            team: the processes that train it together, each of which calls this; none for one
+                process. Only rank 0 writes.
+            is_leaving: see `iqray.checkpoints.Checkpoints`.
 
         Returns:
             The status: ok, not_converged, or failed.
         """
+        from iqray.checkpoints import Checkpoints
+        from iqray.team import ALONE
+
+        team = team or ALONE
+        checkpoints = Checkpoints(
+            self.storage, trial.trial_id, self.checkpoint_s, team.is_leader, is_leaving
+        )
         try:
-            result = self._train_and_test(trial)
+            result = self._train_and_test(trial, team, checkpoints)
         except Exception as error:  # whatever goes wrong here must not stop the other trials
-            if _is_process_broken(error):
-                raise  # not to be trusted with another trial; Tune replaces the process
+            if team.size > 1 or _is_process_broken(error):
+                raise  # not to be trusted with another trial; Ray replaces the process
             logger.exception("trial %s failed", trial.trial_id)
             reason = f"{type(error).__name__}: {error}"
             write_failure(self.storage, trial.trial_id, reason, traceback.format_exc())
             return "failed"
-        self.storage.write_json(f"trials/{trial.trial_id}/result.json", result)
+        finally:
+            _free_memory(self.device)
+        if team.is_leader:
+            self.storage.write_json(f"trials/{trial.trial_id}/result.json", result)
+            checkpoints.delete()
         return str(result["status"])
 
-    def _train_and_test(self, trial: Trial) -> dict[str, Any]:
+    def _train_and_test(
+        self, trial: Trial, team: "Team", checkpoints: "Checkpoints"
+    ) -> dict[str, Any]:
         import torch
 
         from iqray.architectures import InitialWeights, create_model
-        from iqray.embeddings import embed
-        from iqray.packing import concatenate
-        from iqray.training import train
+        from iqray.trial_training import train_trial
 
         torch.set_num_threads(self.num_threads)
         cache = self.cache or get_cache_folder()
-        folder = f"trials/{trial.trial_id}"
-        self.storage.write_json(f"{folder}/trial.json", _describe_trial(trial, self.device))
-        own = trial.recipe.architectures[trial.architecture]
+        if team.is_leader:
+            definition = {
+                "trial_id": trial.trial_id,
+                **trial.definition,
+                "recipe_name": trial.recipe.name,
+                "is_preview": trial.recipe.is_preview,
+                **describe_machine(self.device, self.num_threads),
+                "code": dict(self.code),
+            }
+            self.storage.write_json(f"trials/{trial.trial_id}/trial.json", definition)
         train_images = _select_images(self.manifests[trial.dataset], trial, "train")
         test_images = _select_images(self.manifests[trial.dataset], trial, "test")
-        model = create_model(
-            trial.architecture,
-            len(trial.categories),
-            own.input_px,
-            trial.seed,
-            InitialWeights(cache / "initial_weights"),
-        )
-        rows: list[dict[str, float]] = []
-        outcome = train(
-            model,
-            concatenate(self._pack(trial, train_images, cache)),
-            trial.recipe,
-            trial.architecture,
-            trial.num_steps,
-            trial.seed,
+        # Both before the training, so that one without room for its images fails at once.
+        train_data = self._pack(trial, train_images, cache)
+        test_data = self._pack(trial, test_images, cache)
+        trained = train_trial(
+            trial,
+            train_data,
+            lambda: create_model(
+                trial.architecture,
+                len(trial.categories),
+                trial.recipe.architectures[trial.architecture].input_px,
+                trial.seed,
+                InitialWeights(cache / "initial_weights"),
+            ),
             torch.device(self.device),
-            rows.append,
+            checkpoints,
+            team,
         )
-        packed = concatenate(self._pack(trial, test_images, cache))
-        embeddings, logits = embed(model, packed, own.input_px, _TEST_BATCH_SIZE)
-        log = "".join(json.dumps(row) + "\n" for row in rows)
-        self.storage.write_bytes(f"{folder}/log.jsonl", log.encode())
-        self._write_test_tables(trial, test_images, embeddings, logits)
-        if self.save_models:
-            self._write_model(trial, model)
-        return {
-            "status": outcome.status,
-            "reason": outcome.reason,
+        result = {
+            **trained.describe(),
             "num_categories": len(trial.categories),
-            "num_train_images": len(train_images["path"]),
-            "num_test_images": len(test_images["path"]),
-            "num_steps": outcome.num_steps,
-            "final_loss": _to_json(outcome.final_loss),
-            "train_s": outcome.seconds,
-            **_measure(trial, embeddings, logits, packed.targets),
+            "num_train_images": train_images.num_rows,
         }
+        if not team.is_leader:
+            return result
+        rows = trained.progress.rows
+        log = "".join(json.dumps(row) + "\n" for row in rows)
+        self.storage.write_bytes(f"trials/{trial.trial_id}/log.jsonl", log.encode())
+        if self.save_models:
+            self._write_model(trial, trained.model)
+        return result | self._test(trial, trained.model, test_images, test_data)
 
-    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> list[Any]:
-        """One pack per category of the trial, made where this node has none yet."""
-        from iqray.packing import open_pack, pack_images
+    def _test(
+        self, trial: Trial, model: Any, images: pa.Table, data: "PackedImages"
+    ) -> dict[str, Any]:
+        """Write what the trained model makes of the test images, and measure it."""
+        from iqray.embeddings import embed
 
-        source = self.sources[trial.dataset]
+        input_px = trial.recipe.architectures[trial.architecture].input_px
+        embeddings, logits = embed(model, data, input_px, _TEST_BATCH_SIZE)
+        self._write_test_tables(trial, images, embeddings, logits)
+        measures = _measure(trial, embeddings, logits, data.targets)
+        return {"num_test_images": images.num_rows, **measures}
+
+    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> "PackedImages":
+        """Images of the trial's categories, decoded where this node has no packs of them yet."""
+        from iqray.pack_cache import PackCache
+        from iqray.packing import concatenate
+
         stored_px = trial.recipe.compute_stored_px(trial.architecture)
-        targets = {}
-        for category in trial.categories:
-            own = images.filter(pc.equal(images["category"], category))
-            sums = own["sha256"].to_pylist()
-            content = hash_strings([str(PACK_VERSION), version("pillow"), str(stored_px), *sums])
-            targets[category] = cache / "packs" / content[:2] / content[:32]
-        # One category after another where that reads nothing twice: an interruption loses less.
-        groups = [{name: target} for name, target in targets.items()]
-        for group in groups if source.has_random_access else [targets]:
-            pack_images(source, images, stored_px, group)
-        return [open_pack(target) for target in targets.values()]
+        packs = PackCache(cache / "packs", self.pack_cache_gib).open(
+            self.sources[trial.dataset], images, trial.categories, stored_px, self.num_threads
+        )
+        return concatenate(packs)
 
     def _write_test_tables(
         self, trial: Trial, images: pa.Table, embeddings: np.ndarray, logits: np.ndarray
@@ -202,14 +238,8 @@ class TrialRunner:
         self.storage.write_table(
             f"{folder}/predictions.parquet", pa.table(predictions, schema=schemas.PREDICTIONS)
         )
-        dim = embeddings.shape[1]
-        schema = schemas.build_embedding_schema(dim)
-        column = pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(embeddings).reshape(-1)), type=schema.field(2).type
-        )
         self.storage.write_table(
-            f"{folder}/embeddings.parquet",
-            pa.table([images["image_id"], images["category"], column], schema=schema),
+            f"{folder}/embeddings.parquet", build_embedding_table(images, embeddings)
         )
 
     def _write_model(self, trial: Trial, model: Any) -> None:
@@ -217,6 +247,16 @@ class TrialRunner:
 
         state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         self.storage.write_bytes(f"trials/{trial.trial_id}/model.safetensors", save(state))
+
+
+def _free_memory(device: str) -> None:
+    """Give a trial's GPU memory back, for the next trial or for others that share the GPU."""
+    if device != "cuda":
+        return
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _is_process_broken(error: Exception) -> bool:
@@ -238,9 +278,10 @@ def _select_images(manifest: pa.Table, trial: Trial, split: str) -> pa.Table:
 def _measure(
     trial: Trial, embeddings: np.ndarray, logits: np.ndarray, targets: np.ndarray
 ) -> dict[str, float | None]:
-    """Accuracies as the mean over categories, and the distance at matched counts."""
+    """Accuracies with their chance levels, and the distance at matched counts."""
     from iqray.evaluation import compute_topk_accuracy, rank_targets
     from iqray.rdm import compute_total_distance, match_counts
+    from iqray.trial_training import to_json
 
     category_rank = rank_targets(logits, targets)
     num_categories = len(trial.categories)
@@ -248,26 +289,18 @@ def _measure(
     matched = match_counts(names, trial.seed, trial.num_matched)
     distance, num_pairs = compute_total_distance(embeddings[matched])
     return {
-        "top1": compute_topk_accuracy(category_rank, targets, 1, num_categories),
-        "top5": compute_topk_accuracy(category_rank, targets, 5, num_categories),
-        "distance": _to_json(distance),
-        "mean_distance": _to_json(distance / num_pairs) if num_pairs else None,
+        **{
+            f"top{k}": compute_topk_accuracy(category_rank, targets, k, num_categories)
+            for k in (1, 5)
+        },
+        **{
+            f"top{k}_images": compute_topk_accuracy(
+                category_rank, targets, k, num_categories, average="image"
+            )
+            for k in (1, 5)
+        },
+        **{f"chance_top{k}": min(k, num_categories) / num_categories for k in (1, 5)},
+        "distance": to_json(distance),
+        "mean_distance": to_json(distance / num_pairs) if num_pairs else None,
         "num_pairs": num_pairs,
     }
-
-
-def _describe_trial(trial: Trial, device: str) -> dict[str, Any]:
-    import torch
-
-    hardware = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    return {
-        "trial_id": trial.trial_id,
-        **trial.definition,
-        "hardware": {"device": device, "name": hardware, "machine": platform.machine()},
-        "python": platform.python_version(),
-    }
-
-
-def _to_json(value: float) -> float | None:
-    """JSON has no NaN and no infinity: null instead."""
-    return value if math.isfinite(value) else None

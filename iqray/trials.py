@@ -20,7 +20,7 @@ from iqray.recipes import Recipe
 from iqray.study import Study
 
 # Raise when the same trial would end with other numbers.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Trial:
     seed: int
     recipe: Recipe
     versions: Mapping[str, str]
+    num_workers: int = 1  # batch normalisation and dropout are per worker: `iqray.team`
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class Trial:
             "num_steps": self.num_steps,
             "seed": self.seed,
             "initialisation": "scratch",
+            "num_workers": self.num_workers,
             "recipe": _describe_recipe(self.recipe, self.architecture),
             "versions": dict(self.versions),
         }
@@ -124,12 +126,18 @@ def plan_trials(
                             seed=seed,
                             recipe=study.recipe,
                             versions=versions,
+                            num_workers=study.training.num_workers,
                         )
                         trials.setdefault(trial.trial_id, trial)
                         cells.append(
                             Cell(dataset.name, architecture, metric, subset, seed, trial.trial_id)
                         )
     return cells, trials
+
+
+def get_checkpoint_folder(trial_id: str) -> str:
+    """Folder of a trial's checkpoint while it is trained, relative to the output root."""
+    return f"trials/{trial_id}/checkpoint"
 
 
 def select_usable(manifest: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:

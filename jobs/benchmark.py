@@ -1,9 +1,10 @@
-"""How fast iqray scores beside pyiqa, at equal scores.
+"""How fast iqray scores beside pyiqa, and trains beside torchvision, at equal results.
 
     uv run jobs/benchmark.py scoring
     uv run jobs/benchmark.py scoring --images photos --weights weights --json scoring.json
     uv run jobs/benchmark.py scoring --only niqe brisque decode_once
     uv run jobs/benchmark.py scoring --gpu
+    uv run jobs/benchmark.py training --images photos
     uv run jobs/benchmark.py memory --num-images 10000 100000
 
 Each metric's scorer of iqray runs in turn with pyiqa's own network, which has the same weights and
@@ -22,6 +23,13 @@ pool. In fp32 neither side has TF32 and scores must agree; in tf32 and bf16 pyiq
 and Spearman's correlation with exact scores must be at least 0.999. `floor` is how fast pyiqa's
 operations (without CLIP-IQA's prompts) are done, as a share of the speed of a large matrix product
 in the same precision, measured first. It has not run on a GPU yet: how long it takes is unknown.
+
+training makes batches of 224 px, with the same crops and flips on both sides. loader sets iqray's
+loader against torchvision's ImageFolder, RandomResizedCrop with antialias, flip and normalisation
+in a DataLoader; loader_crop does so with a random crop. The DataLoader has as many worker processes
+as iqray has threads, and decodes the image files each time; iqray reads them from packs, which a
+node makes once. How long that took stands in the JSON rows; it is in no ratio. Packs are of native
+size, so that both sides start from the same pixels. One minute on two cores.
 
 memory scores small generated images with jobs/score.py, once for each number of images, and prints
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
@@ -58,7 +66,14 @@ from iqray.errors import StudyError
 KERNEL_NAMES = ("niqe", "brisque", "clipiqa", "cnniqa", "musiq", "dbcnn", "decode_once")
 GPU_NAMES = (*KERNEL_NAMES[:-1], "end_to_end")
 RAY_TAX = "ray_tax"
+TRAINING_NAMES = ("loader", "loader_crop")
 PROCESS_NAMES = ("six_metrics", "six_metrics_gated", "nss_metrics", RAY_TAX)
+
+# Images in a run of one metric, the same on a GPU, and in a run of training.
+NUM_SCORED, NUM_SCORED_ON_GPU, NUM_LOADED = 8, 64, 256
+
+# torchvision's DataLoader gets as many workers.
+NUM_LOADER_THREADS = 2
 
 # Distinct images of the benchmarks that take more files than there are images.
 NUM_PROCESS_IMAGES = 240
@@ -74,13 +89,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.suite == "memory":  # in the user's environment, as the job runs in
         sys.exit(0 if run_memory(arguments) else EXIT_MISSED)
     if arguments.threads is None:
-        arguments.threads = (os.cpu_count() or 1) if arguments.gpu else 1
+        arguments.threads = choose_threads(arguments)
     ensure_environment(build_environment(arguments.threads))
-    rows = run_scoring_on_gpu(arguments) if arguments.gpu else run_scoring(arguments)
+    rows = run_scoring_on_gpu(arguments) if arguments.gpu else run_suite(arguments)
     if arguments.json is not None:
         write_rows(arguments.json, rows)
     if not all(row.holds for row in rows):
         sys.exit(EXIT_MISSED)
+
+
+def choose_threads(arguments: argparse.Namespace) -> int:
+    """Threads of both sides, where the user names none."""
+    if arguments.suite == "training":
+        return NUM_LOADER_THREADS
+    return (os.cpu_count() or 1) if arguments.gpu else 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=["scoring", "memory"], help="which benchmarks")
+    parser.add_argument("suite", choices=["scoring", "training", "memory"], help="which benchmarks")
     parser.add_argument(
         "--images",
         type=Path,
@@ -105,7 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         metavar="NAME",
-        help=f"{', '.join((*KERNEL_NAMES, *PROCESS_NAMES))} (default: all)",
+        help=f"of scoring: {', '.join((*KERNEL_NAMES, *PROCESS_NAMES))}; of training: "
+        f"{', '.join(TRAINING_NAMES)} (default: all)",
     )
     parser.add_argument(
         "--repeats", type=int, default=MIN_REPEATS, help="pairs to time (default: %(default)s)"
@@ -115,15 +138,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="images in a run of one metric (default: 8, with --gpu 64); of memory, several "
+        help=f"images in a run of one metric (default: {NUM_SCORED}, with --gpu "
+        f"{NUM_SCORED_ON_GPU}) or of training (default: {NUM_LOADED}); of memory, several "
         "(default: 10000 100000)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument(
         "--threads",
         type=int,
-        help="of both sides for one metric (default: 1; with --gpu all CPUs); whole processes use "
-        "all CPUs",
+        help="of both sides for one metric (default: 1; with --gpu all CPUs), and of training "
+        f"(default: {NUM_LOADER_THREADS}); whole processes use all CPUs",
     )
     parser.add_argument(
         "--gpu", action="store_true", help="scoring on an NVIDIA GPU (--only: metrics, end_to_end)"
@@ -131,20 +155,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_scoring(arguments: argparse.Namespace) -> list[BenchmarkRow]:
-    """Run benchmarks of scoring one after another, each loaded only for its own turn."""
+def run_suite(arguments: argparse.Namespace) -> list[BenchmarkRow]:
+    """Run benchmarks of scoring or training one after another, each loaded for its own turn."""
     # Imported here, as torch takes seconds and the process may have to start anew before.
     import torch
 
-    names = arguments.only or (*KERNEL_NAMES, *PROCESS_NAMES)
+    is_scoring = arguments.suite == "scoring"
+    known = (*KERNEL_NAMES, *PROCESS_NAMES) if is_scoring else TRAINING_NAMES
+    names = arguments.only or known
     choose_num_images(arguments)
-    check_names(names, (*KERNEL_NAMES, *PROCESS_NAMES))
+    check_names(names, known)
     torch.set_num_threads(arguments.threads)
     print(f"threads: {arguments.threads}, repeats: {arguments.repeats}")
     print(format_header())
     rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
+            build = build_scoring if is_scoring else build_training
             benchmark = build(name, arguments, Path(folder))
             rows.append(measure(benchmark, arguments.repeats, warms_up=name not in PROCESS_NAMES))
         print(format_row(rows[-1]), flush=True)
@@ -200,7 +227,7 @@ def load_images(arguments: argparse.Namespace, number: int) -> list[bytes]:
     return read_images(arguments.images, number)
 
 
-def build(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
+def build_scoring(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
     """Load one benchmark of scoring."""
     from iqray.benchmarks.processes import build_process_benchmark
     from iqray.benchmarks.ray_tax import build_ray_tax
@@ -218,13 +245,24 @@ def build(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[A
     return build_process_benchmark(name, images, arguments.weights, folder, job, num_processes)
 
 
+def build_training(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
+    """Load one benchmark of training."""
+    from iqray.benchmarks.loaders import build_loader_benchmark
+
+    images = load_images(arguments, choose_num_images(arguments))
+    return build_loader_benchmark(name, images, folder, arguments.threads)
+
+
 def choose_num_images(arguments: argparse.Namespace) -> int:
-    """How many images benchmarks of scoring take."""
-    numbers = arguments.num_images or [64 if arguments.gpu else 8]
+    """How many images benchmarks of scoring or training take."""
+    default = NUM_SCORED_ON_GPU if arguments.gpu else NUM_SCORED
+    if arguments.suite == "training":
+        default = NUM_LOADED
+    numbers = arguments.num_images or [default]
     if len(numbers) > 1 or numbers[0] < 2:
         raise StudyError(
-            f"num-images is {' '.join(map(str, numbers))}; scoring takes one number, and an order "
-            "needs at least 2"
+            f"num-images is {' '.join(map(str, numbers))}; {arguments.suite} takes one number, and "
+            "an order needs at least 2"
         )
     return int(numbers[0])
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     study, storage = load_study(arguments)
     listed = check_study(study, storage)
     check_networks(study)
-    requests = [request_scorers(study), [request_trainers(study)]]
+    requests = [request_scorers(study), *([request] for request in request_trainers(study))]
     with Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)
         if arguments.dry_run:

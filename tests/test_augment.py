@@ -2,21 +2,16 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
 from iqray.augment import (
-    MEAN,
-    STD,
     BatchStream,
     compute_centre_boxes,
     compute_epoch_order,
     derive_step_seed,
     draw_crop_boxes,
     draw_flips,
+    draw_square_boxes,
     draw_uniform,
-    make_batch,
 )
 
 SHAPES = np.array([[73, 110], [110, 73], [73, 73], [20, 400], [400, 20], [1, 1], [37, 38]])
@@ -57,11 +52,6 @@ def _crop_one(
     elif width / height > 4 / 3:
         crop_width = round(height * (4 / 3))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
-
-
-def _random_images(shapes: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [generator.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in shapes]
 
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])
@@ -139,54 +129,6 @@ def test_the_stream_is_the_same_for_every_batch_size(batch_size: int) -> None:
     assert begins == [step * batch_size // 10 for step in range(num_steps)]
 
 
-def test_batches_do_not_depend_on_batch_size() -> None:
-    images = _random_images(np.tile([[40, 60]], (9, 1)))
-
-    def make_all(batch_size: int) -> torch.Tensor:
-        stream = BatchStream(num_images=9, batch_size=batch_size, seed=2)
-        batches = []
-        for step in range(18 // batch_size):
-            epochs, indices = stream.take(step)
-            shapes = np.tile([[40, 60]], (batch_size, 1))
-            boxes = draw_crop_boxes(2, epochs, indices, shapes, (0.08, 1.0))
-            flips = draw_flips(2, epochs, indices)
-            batches.append(make_batch([images[i] for i in indices], boxes, flips, 32))
-        return torch.cat(batches)
-
-    assert torch.equal(make_all(2), make_all(9))
-
-
-def test_batch_pixels_equal_torchvision_and_pillow_within_a_level() -> None:
-    shapes = np.array([[64, 90], [50, 41], [200, 120]])
-    images = _random_images(shapes)
-    boxes = draw_crop_boxes(0, np.zeros(3, int), np.arange(3), shapes, (0.5, 1.0))
-    batch = make_batch(images, boxes, np.array([False, True, False]), 32)
-    levels = (batch.permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)) * 255
-
-    for position, (image, (top, left, height, width)) in enumerate(
-        zip(images, boxes.tolist(), strict=True)
-    ):
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        expected = transforms.resized_crop(
-            pixels, top, left, height, width, [32, 32], antialias=True
-        ).permute(1, 2, 0)
-        crop = Image.fromarray(image[top : top + height, left : left + width])
-        pillow = np.asarray(crop.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
-        got = levels[position].flip(1) if position == 1 else levels[position]
-        torch.testing.assert_close(got, expected.float(), atol=1e-3, rtol=0)
-        assert np.abs(got.numpy() - pillow).max() < 1.001
-
-
-def test_a_batch_has_mean_and_deviation_taken_out() -> None:
-    image = np.full((32, 32, 3), 51, dtype=np.uint8)  # 51 / 255 = 0.2
-    batch = make_batch([image], np.array([[0, 0, 32, 32]]), np.array([False]), 32)
-    assert batch.shape == (1, 3, 32, 32)
-    assert batch.dtype == torch.float32
-    for channel in range(3):
-        expected = torch.full((32, 32), (0.2 - MEAN[channel]) / STD[channel])
-        torch.testing.assert_close(batch[0, channel], expected)
-
-
 @pytest.mark.parametrize("input_px", [32, 63, 75, 128, 224, 299])
 def test_centre_crops_of_images_stored_at_8_7_need_no_resize(input_px: int) -> None:
     stored_px = round(input_px * 8 / 7)
@@ -194,3 +136,18 @@ def test_centre_crops_of_images_stored_at_8_7_need_no_resize(input_px: int) -> N
     assert boxes[:, 2:].tolist() == [[input_px, input_px]] * 2
     assert (boxes[:, :2] >= 0).all()
     assert abs(2 * boxes[0, 1] + input_px - 2 * stored_px) <= 1
+
+
+def test_square_crops_lie_inside_at_every_place() -> None:
+    shapes = np.tile([[40, 35], [32, 50], [20, 60]], (2000, 1))
+    indices = np.arange(len(shapes))
+    boxes = draw_square_boxes(1, np.zeros_like(indices), indices, shapes, 32)
+    assert (boxes[:, 2] == boxes[:, 3]).all()
+    assert boxes[:3, 2].tolist() == [32, 32, 20]  # the last is smaller than the square
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= shapes).all()
+    tops, lefts = boxes[::3, 0], boxes[::3, 1]
+    counts = np.zeros((9, 4))
+    np.add.at(counts, (tops, lefts), 1)
+    assert counts.min() > 25  # 56 expected, 7.5 their standard deviation
+    assert (boxes[1::3, 0] == 0).all()

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from iqray.architectures import create_model
-from iqray.augment import compute_centre_boxes, make_batch
+from iqray.augment import compute_centre_boxes
+from iqray.batches import make_batch
 from iqray.embeddings import embed, embed_layers
 from iqray.errors import StudyError
 from iqray.packing import PackedImages, concatenate

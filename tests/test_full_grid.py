@@ -66,6 +66,7 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
         "cnniqa": 24,
     }
     assert f"report: {root}/report/index.html" in text
+    assert "recipe 'demo (changed)' is a preview" in text
     assert (root / "report/index.html").stat().st_size > 10_000
 
 
@@ -104,7 +105,8 @@ def test_dry_run_starts_nothing(inputs: Path, finished: tuple[Path, str], tmp_pa
 def test_killed_run_continues_to_the_same_results(
     inputs: Path, finished: tuple[Path, str], tmp_path: Path, kill_at: str
 ) -> None:
-    study, cache = write_study(inputs, tmp_path / "out"), tmp_path / "cache"
+    study = write_study(inputs, tmp_path / "out", training={"checkpoint_s": 0})
+    cache = tmp_path / "cache"
     kill_when_present(study, tmp_path / "out", kill_at, cache)
     finished_files = [*(tmp_path / "out").glob("trials/*/result.json")]
     finished_files += (tmp_path / "out").glob("scores/**/*.parquet")

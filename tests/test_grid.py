@@ -3,12 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from iqray.grid import GridResources, run_trials
 from iqray.recipes import RECIPES
+from iqray.stages.trials import request_trainers
 from iqray.storage import Storage
+from iqray.study_file import parse_study
 from iqray.trial_runner import TrialRunner, read_results, write_failure
 from iqray.trials import Trial
 
@@ -26,6 +29,43 @@ class ScriptedRunner(TrialRunner):
         result = {"status": "ok", "pid": os.getpid()}
         self.storage.write_json(f"trials/{trial.trial_id}/result.json", result)
         return "ok"
+
+
+def request(**training: Any) -> list[tuple[float, int, int | None]]:
+    """GPUs per worker, smallest and largest number of workers of each request."""
+    content = {
+        "name": "s",
+        "root": "out",
+        "datasets": [{"name": "d", "root": "images"}],
+        "architectures": ["alexnet", "vgg16"],
+        "recipe": "demo",
+        "weights": {"directory": "weights"},
+        "training": training,
+    }
+    requests = request_trainers(parse_study(content))
+    return [(own.num_gpus, own.min_workers, own.max_workers) for own in requests]
+
+
+def test_the_cluster_is_asked_for_all_workers_of_the_trials_at_once() -> None:
+    assert request() == [(0, 1, None)]
+    assert request(num_concurrent=3) == [(0, 3, 3)]
+    assert request(num_concurrent=3, num_workers=2) == [(0, 6, 6)]
+    assert request(num_workers=4, num_gpus=1) == [(1, 4, None)]
+
+
+def test_each_share_of_a_gpu_is_asked_for() -> None:
+    shares = {"alexnet": 0.25, "vgg16": 1}
+    assert request(num_gpus=shares) == [(0.25, 1, None), (1, 1, None)]
+    assert request(num_gpus=shares, num_concurrent=4) == [(0.25, 4, 4), (1, 1, 4)]
+
+
+def test_tune_holds_a_trials_resources_only_where_it_trains_itself() -> None:
+    trial = Trial("d", "alexnet", ("a", "b"), "images", 4, 2, 1, 1, 0, RECIPES["demo"], {})
+    gpus = {"alexnet": 0.25}
+    own = GridResources(1, num_cpus=2, num_gpus=gpus)
+    assert own.reserve_for_tune(trial) == {"CPU": 2, "GPU": 0.25}
+    driven = GridResources(1, num_cpus=2, num_gpus=gpus, engine="ray_train")
+    assert "CPU" not in driven.reserve_for_tune(trial)
 
 
 @pytest.mark.usefixtures("local_ray")

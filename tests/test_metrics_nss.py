@@ -8,10 +8,11 @@ from pyiqa.utils.color_util import to_y_channel
 from scipy.ndimage import correlate
 from scipy.special import gammaln
 
+from iqray.compiling import compile_kernel
 from iqray.metrics.brisque import BrisqueScorer
 from iqray.metrics.networks import load_network
 from iqray.metrics.niqe import NiqeScorer
-from iqray.metrics.nss import compile_kernel, compute_luma, find_ties_rounded_down, halve
+from iqray.metrics.nss import compute_luma, find_ties_rounded_down, halve
 from iqray.metrics.weights import find_weights
 from tests.metric_weights import draw_texture, write_random_weights
 

@@ -53,6 +53,13 @@ def test_images_are_stored_at_8_7_of_the_input() -> None:
     assert RECIPES["paper"].compute_stored_px("resnet50") == 256
     assert RECIPES["paper"].compute_stored_px("inception_v3") == 342
     assert _make_recipe(stored_short_side_px=64).compute_stored_px("resnet50") == 64
+    assert _make_recipe(stored_short_side_px="native").compute_stored_px("resnet50") == "native"
+
+
+@pytest.mark.parametrize("side", [31, "original", 0])
+def test_a_stored_side_is_a_number_of_pixels_or_native(side: object) -> None:
+    with pytest.raises(ValueError, match="stored_short_side_px"):
+        _make_recipe(stored_short_side_px=side)
 
 
 def test_only_the_paper_recipe_may_be_read_as_a_finding() -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from iqray.ranks import count_ranks
+from iqray.ranks import average_over_seeds, count_ranks
 from iqray.results import build_cells, count_images, count_scores, summarise, tabulate_firsts
 from iqray.schemas import CELLS, RANK_COUNTS
 from iqray.study import SUBSET_NAMES
@@ -94,6 +94,24 @@ def test_missing_and_failed_trials_are_named(study_cells, trial_results):
     assert "alexnet-avg_high" in cells.loc[0, "reason"]
     assert cells.loc[7, "reason"] == "out of memory"
     assert cells[["rank_top1", "rank_top5", "rank_distance"]].isna().all(axis=None)
+
+
+def test_what_did_not_converge_is_kept_and_marked_but_not_ranked(study_cells, trial_results):
+    trial_results["alexnet-avg_high"] |= {
+        "status": "not_converged",
+        "reason": "stuck at chance level",
+        "top1": 0.125,
+        "num_restarts": 1,
+        "learning_rate_factor": 0.5,
+    }
+    cells = build_cells(study_cells, trial_results, WEIGHTS)
+    row = cells.loc[0]
+    assert (row["status"], row["reason"]) == ("not_converged", "stuck at chance level")
+    assert (row["top1"], row["num_restarts"], row["learning_rate_factor"]) == (0.125, 1, 0.5)
+    ranks = cells[["rank_top1", "rank_top5", "rank_distance"]].isna().all(axis=1)
+    assert ranks.tolist() == [True] * 4 + [False] * 4
+    averages = average_over_seeds(cells)
+    assert averages["top1"].isna().tolist() == [True] + [False] * 7
 
 
 def test_a_number_that_is_not_finite_is_null_and_unranks_only_its_measure(

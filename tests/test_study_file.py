@@ -57,6 +57,28 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
         ),
         ({"architectures": ["resnet51"]}, r"unknown architecture 'resnet51'; choose from alexnet"),
         ({"recipe": "papper"}, r"unknown recipe 'papper'; choose from paper, fast, demo"),
+        (
+            {"training": {"num_workers": 2, "engine": "in_trial"}},
+            r"num_workers is 2, but engine in_trial trains in one process; take engine ray_train",
+        ),
+        (
+            {"training": {"num_workers": 2, "num_gpus": 0.5}},
+            r"num_gpus is 0.5 with 2 workers; workers of a trial cannot share a GPU",
+        ),
+        (
+            {"training": {"num_workers": 3}},
+            r"batch_size is 16, which 3 workers cannot share equally",
+        ),
+        (
+            {"training": {"num_gpus": {"alexnet": 0.5}}},
+            r"num_gpus and architectures differ in inception_v3, resnet50, vgg16; name every",
+        ),
+        ({"training": {"num_gpus": -1}}, r"training.num_gpus is -1.0; give a number from 0 on"),
+        (
+            {"architectures": ["alexnet"], "training": {"num_gpus": {"alexnet": 0}}},
+            r"num_gpus is {'alexnet': 0.0}; .*all on GPUs or none",
+        ),
+        ({"training": {"engine": "ray"}}, r"training.engine is 'ray'"),
         ({"subsets": {"fraction": 0.7}}, r"subsets.fraction is 0.7: .*less than or equal to 0.5"),
         ({"seeds": [1, 1]}, r"seeds names 1 twice"),
         ({"weights": {}}, r"weights must have either directory"),
@@ -126,3 +148,17 @@ def test_unusable_files_are_explained(tmp_path: Path, text: str, message: str) -
 def test_missing_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"nowhere.yaml' cannot be read"):
         read_study(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("training", "engine"),
+    [
+        ({}, "in_trial"),
+        ({"num_workers": 2}, "ray_train"),
+        ({"num_gpus": 0.25}, "ray_train"),
+        ({"num_gpus": 1, "engine": "in_trial"}, "in_trial"),
+        ({"engine": "ray_train"}, "ray_train"),
+    ],
+)
+def test_gpus_and_several_workers_ask_for_ray_train(training: dict[str, Any], engine: str) -> None:
+    assert parse_study(make_content(training=training)).training.choose_engine() == engine

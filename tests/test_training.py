@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from iqray.architectures import create_model
-from iqray.augment import BatchStream, compute_centre_boxes, make_batch
+from iqray.augment import BatchStream, compute_centre_boxes
+from iqray.batches import make_batch
 from iqray.embeddings import embed
 from iqray.errors import StudyError
 from iqray.evaluation import compute_topk_accuracy, rank_targets
@@ -62,7 +63,7 @@ def _train(
     recipe: Recipe,
     num_steps: int,
     architecture: str = "resnet50",
-    log: Callable[[LogRow], None] = lambda _: None,
+    log: Callable[[LogRow], str | None] = lambda _: None,
     num_per_category: int = 7,
     **options: object,
 ) -> TrainOutcome:
@@ -75,28 +76,26 @@ def _assert_equal(first: nn.Module, second: nn.Module) -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("save_every_steps", [3, 5])
-def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(save_every_steps: int) -> None:
+@pytest.mark.parametrize("kept_step", [3, 5])
+def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(kept_step: int) -> None:
     # 21 images in batches of 8: epochs begin at steps 0, 3, 6, 8; the state of 5 is inside one.
     recipe = _make_recipe(schedule="cosine", warmup_fraction=0.2)
     unbroken, unbroken_rows = SmallNet(), []
-    states: list[TrainState] = []
-    outcome = _train(
-        unbroken,
-        recipe,
-        10,
-        log=unbroken_rows.append,
-        save=lambda state: states.append(copy.deepcopy(state)),
-        save_every_steps=save_every_steps,
-    )
-    assert states[0].step == save_every_steps
+    states: dict[int, TrainState] = {}
+
+    def keep(step: int, capture: Callable[[], TrainState]) -> None:
+        states[step] = copy.deepcopy(capture())
+
+    outcome = _train(unbroken, recipe, 10, log=unbroken_rows.append, after_step=keep)
+    assert list(states) == list(range(1, 10))
+    assert states[kept_step].step == kept_step
 
     torch.rand(5)
     resumed, resumed_rows = SmallNet(seed=9), []
-    resumed_outcome = _train(resumed, recipe, 10, log=resumed_rows.append, start=states[0])
+    resumed_outcome = _train(resumed, recipe, 10, log=resumed_rows.append, start=states[kept_step])
     _assert_equal(unbroken, resumed)
     assert resumed_outcome.final_loss == outcome.final_loss
-    expected = [row for row in unbroken_rows if row["step"] > save_every_steps]
+    expected = [row for row in unbroken_rows if row["step"] > kept_step]
     for row, other in zip(resumed_rows, expected, strict=True):
         assert {key: row[key] for key in row.keys() - TIMED} == {
             key: other[key] for key in other.keys() - TIMED
@@ -194,6 +193,20 @@ def test_a_divergence_is_reported_with_its_step() -> None:
 def test_a_divergence_in_the_last_update_is_noticed() -> None:
     outcome = _train(SmallNet(), _make_recipe(learning_rate=1e39), 1)
     assert (outcome.status, outcome.reason) == ("not_converged", "diverged at step 1")
+
+
+def test_a_reason_from_the_log_stops_the_training() -> None:
+    outcome = _train(
+        SmallNet(), _make_recipe(), 9, log=lambda row: "enough" if row["step"] > 3 else None
+    )
+    assert (outcome.status, outcome.reason, outcome.num_steps) == ("not_converged", "enough", 6)
+    assert math.isfinite(outcome.final_loss)
+
+
+def test_the_rate_factor_multiplies_every_learning_rate() -> None:
+    rows: list[LogRow] = []
+    _train(SmallNet(), _make_recipe(schedule="step"), 9, log=rows.append, rate_factor=0.5)
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 1e-3, 1e-4, 1e-4])
 
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:

@@ -1,53 +1,26 @@
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+import torch
 from scipy.spatial.distance import pdist
 
-from iqray.dataset import Dataset
-from iqray.inputs.image_root import ImageRoot
-from iqray.inputs.listing import list_images
-from iqray.inputs.sources import ImageSource
-from iqray.recipes import RECIPES
-from iqray.schemas import MANIFEST
-from iqray.storage import Storage
+from iqray import training
+from iqray.checkpoints import Checkpoints, Progress
 from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
-
-
-def make_trial(seed: int = 0, categories: tuple[str, ...] = ("ant", "cat", "dog")) -> Trial:
-    recipe = RECIPES["demo"].model_copy(update={"batch_size": 4})
-    own = recipe.architectures["resnet50"].model_copy(update={"input_px": 32})
-    recipe = recipe.model_copy(update={"architectures": {"resnet50": own}})
-    return Trial("d", "resnet50", categories, "images", 9, 6, 2, 2, seed, recipe, {"torch": "x"})
+from tests.small_trials import make_runner, make_trial
 
 
 @pytest.fixture
 def runner(make_dataset: MakeDataset, tmp_path: Path) -> TrialRunner:
-    root = make_dataset()
-    source = ImageSource(ImageRoot(str(root)))
-    rows = [
-        {
-            **row,
-            "sha256": hashlib.sha256((root / row["path"]).read_bytes()).hexdigest(),
-            "width": 112,
-            "height": 96,
-            "status": "ok",
-        }
-        for row in list_images(Dataset(name="d", root=str(root)), source.root).to_pylist()
-    ]
-    return TrialRunner(
-        storage=Storage(str(tmp_path / "out")),
-        manifests={"d": pa.Table.from_pylist(rows, schema=MANIFEST)},
-        sources={"d": source},
-        save_models=True,
-        cache=tmp_path / "cache",
-    )
+    return make_runner(make_dataset(), tmp_path / "out")
 
 
 def test_a_trial_leaves_everything_that_defines_and_describes_it(runner: TrialRunner) -> None:
@@ -57,7 +30,15 @@ def test_a_trial_leaves_everything_that_defines_and_describes_it(runner: TrialRu
     definition = json.loads((folder / "trial.json").read_text())
     assert definition["categories"] == ["ant", "cat", "dog"]
     assert definition["recipe"]["input_px"] == 32
-    assert [json.loads(line)["step"] for line in (folder / "log.jsonl").open()][-1] == 2
+    assert definition["versions"] == {"torch": "x"}
+    assert definition["packages"]["torch"] == torch.__version__
+    assert definition["hardware"]["device"] == "cpu"
+    assert definition["code"] == runner.code
+    assert (definition["recipe_name"], definition["is_preview"]) == ("demo", True)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").open()]
+    assert rows[-1]["step"] == 2
+    assert {"loss", "top1", "learning_rate", "images_per_s", "seconds", "epoch"} <= set(rows[0])
+    assert not (folder / "checkpoint").exists()
     predictions = runner.storage.read_table(f"trials/{trial.trial_id}/predictions.parquet")
     assert predictions["path"].to_pylist() == [
         f"val/{category}/{number:04d}.jpg" for category in trial.categories for number in range(2)
@@ -79,7 +60,31 @@ def test_result_agrees_with_predictions_and_embeddings(runner: TrialRunner) -> N
     predictions = runner.storage.read_table(f"trials/{trial.trial_id}/predictions.parquet")
     right = [row["predicted"] == row["category"] for row in predictions.to_pylist()]
     assert result["top1"] == pytest.approx(np.mean(right))
-    assert result["top5"] == 1.0
+    assert result["top5"] == result["top5_images"] == 1.0
+    assert result["top1_images"] == pytest.approx(np.mean(right))  # two images per category
+    assert (result["chance_top1"], result["chance_top5"]) == (1 / 3, 1.0)
+    assert (result["num_restarts"], result["learning_rate_factor"]) == (0, 1.0)
+
+
+def test_accuracies_over_images_and_over_categories_differ(runner: TrialRunner) -> None:
+    """With one test image in two categories and two in the third."""
+    trial = dataclasses.replace(make_trial(), num_matched=1)
+    manifest = runner.manifests["d"]
+    left_out = pc.is_in(
+        manifest["path"], value_set=pa.array(["val/ant/0001.jpg", "val/cat/0001.jpg"])
+    )
+    runner = dataclasses.replace(runner, manifests={"d": manifest.filter(pc.invert(left_out))})
+    runner.run(trial)
+    result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    rows = runner.storage.read_table(f"trials/{trial.trial_id}/predictions.parquet").to_pylist()
+    right = {(row["category"], row["path"]): row["category_rank"] == 1 for row in rows}
+    shares = [
+        np.mean([hit for (own, _), hit in right.items() if own == category])
+        for category in trial.categories
+    ]
+    assert len(rows) == 4
+    assert result["top1"] == pytest.approx(np.mean(shares))
+    assert result["top1_images"] == pytest.approx(np.mean(list(right.values())))
 
 
 def test_saved_model_loads_into_plain_torchvision(runner: TrialRunner) -> None:
@@ -89,7 +94,7 @@ def test_saved_model_loads_into_plain_torchvision(runner: TrialRunner) -> None:
     trial = make_trial()
     runner.run(trial)
     data = runner.storage.read_bytes(f"trials/{trial.trial_id}/model.safetensors")
-    torchvision.models.resnet50(num_classes=3).load_state_dict(load(data))
+    torchvision.models.resnet50(num_classes=3).load_state_dict(load(data), strict=True)
 
 
 def test_a_trial_gives_the_same_numbers_after_another_one(runner: TrialRunner) -> None:
@@ -117,6 +122,108 @@ def test_distances_are_taken_at_the_matched_count(runner: TrialRunner) -> None:
     assert read_results(runner.storage, [trial.trial_id])[trial.trial_id]["num_pairs"] == 3
 
 
+class Interruption(BaseException):
+    """Stands for a process that ends: nothing in the package catches it."""
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the training right after the checkpoint of a step was written."""
+    write = Checkpoints.write
+
+    def write_and_end(checkpoints: Checkpoints, progress: Progress) -> None:
+        write(checkpoints, progress)
+        if progress.state is not None and progress.state.step == step:
+            raise Interruption
+
+    monkeypatch.setattr(Checkpoints, "write", write_and_end)
+
+
+def read_trial(runner: TrialRunner, trial: Trial) -> tuple[bytes, list[dict[str, Any]]]:
+    folder = f"trials/{trial.trial_id}"
+    log = runner.storage.read_bytes(f"{folder}/log.jsonl").decode().splitlines()
+    rows = [json.loads(line) for line in log]
+    for row in rows:
+        del row["seconds"], row["images_per_s"]
+    return runner.storage.read_bytes(f"{folder}/model.safetensors"), rows
+
+
+def test_an_interrupted_trial_ends_as_an_unbroken_one(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make_trial(num_steps=6)
+    runner.run(trial)
+    unbroken = read_trial(runner, trial)
+    runner.storage.delete_folder(f"trials/{trial.trial_id}")
+    interrupted = dataclasses.replace(runner, checkpoint_s=0)
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(Interruption):
+            interrupted.run(trial)
+    assert interrupted.run(trial) == "ok"
+    assert read_trial(runner, trial) == unbroken
+
+
+def make_hopeless_trial(learning_rate: float = 1e-9) -> Trial:
+    """Learns nothing at its rate; watched from the third of its six steps on."""
+    return make_trial(num_steps=6, learning_rate=learning_rate, watch_from=0.5, chance_margin=0.5)
+
+
+def test_a_stuck_trial_is_begun_once_more_at_half_the_rate(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make_hopeless_trial()
+    assert runner.run(trial) == "not_converged"
+    result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert result["reason"].startswith("stuck at chance level")
+    assert (result["num_restarts"], result["learning_rate_factor"]) == (1, 0.5)
+    assert result["given_up"][0]["reason"].startswith("stuck at chance level")
+    assert 0 <= result["top1"] <= 1
+    unbroken = read_trial(runner, trial)
+    assert [(row["attempt"], row["step"]) for row in unbroken[1]] == [(0, 3), (1, 3)]
+    first, second = unbroken[1]
+    assert second["learning_rate"] == first["learning_rate"] / 2
+
+    runner.storage.delete_folder(f"trials/{trial.trial_id}")
+    interrupted = dataclasses.replace(runner, checkpoint_s=0)
+    write = Checkpoints.write
+
+    def end_in_the_second_attempt(checkpoints: Checkpoints, progress: Progress) -> None:
+        write(checkpoints, progress)
+        if progress.given_up and progress.state is not None:
+            raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "write", end_in_the_second_attempt)
+        with pytest.raises(Interruption):
+            interrupted.run(trial)
+    kept = Checkpoints(runner.storage, trial.trial_id, 0).read()
+    assert (len(kept.given_up), kept.state and kept.state.step) == (1, 1)
+    assert interrupted.run(trial) == "not_converged"
+    assert read_trial(runner, trial) == unbroken
+
+
+def test_a_trial_that_diverges_can_converge_at_half_the_rate(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is not finite at the full rate only."""
+    trial = make_trial(num_steps=4)
+    summarise = training._EpochTally.summarise
+
+    def break_at_full_rate(tally: Any, loop: Any, step: int) -> dict[str, float]:
+        if loop.get_learning_rate(step) > 0.5 * trial.recipe.compute_learning_rate(
+            "resnet50", step, 4
+        ):
+            tally.losses[-1] = torch.tensor(float("nan"))
+        return summarise(tally, loop, step)
+
+    monkeypatch.setattr(training._EpochTally, "summarise", break_at_full_rate)
+    assert runner.run(trial) == "ok"
+    result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert (result["num_restarts"], result["given_up"][0]["final_loss"]) == (1, None)
+    assert result["given_up"][0]["reason"] == "diverged at step 3"
+    assert read_trial(runner, trial)[1][0]["loss"] is None
+
+
 def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRunner) -> None:
     trial = make_trial()
     image = Path(runner.sources["d"].root.uri) / "val/cat/0000.jpg"
@@ -130,3 +237,14 @@ def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRun
     image.write_bytes(data)
     assert runner.run(trial) == "ok"
     assert read_results(runner.storage, [trial.trial_id])[trial.trial_id]["status"] == "ok"
+
+
+def test_a_trial_without_room_for_its_images_fails_before_it_trains(runner: TrialRunner) -> None:
+    trial = make_trial()
+    # Room for the 9 training images of at most 37 x 43 px, and not for those of the test too.
+    own = dataclasses.replace(runner, pack_cache_gib=9 * 37 * 44 * 3 * 1.2 / 2**30)
+    assert own.run(trial) == "failed"
+    failure = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert "raise training.pack_cache_gib" in failure["reason"]
+    assert not runner.storage.exists(f"trials/{trial.trial_id}/log.jsonl")
+    assert dataclasses.replace(runner, pack_cache_gib=1.0).run(trial) == "ok"

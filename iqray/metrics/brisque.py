@@ -12,12 +12,12 @@ import torch
 from pyiqa.archs.brisque_arch import rbf_kernel, scale_features
 from pyiqa.matlab_utils import fspecial
 
+from iqray.compiling import compile_kernel
 from iqray.metrics.nss import (
     RADIUS,
     WINDOW,
     WINDOW_SD_PX,
     ShapeTable,
-    compile_kernel,
     compute_luma,
     find_ties_rounded_down,
     halve,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from iqray.metrics.nss import compile_kernel
+from iqray.compiling import compile_kernel
 from iqray.metrics.precision import PreciseForward
 from iqray.metrics.strips import Convolution, choose_strip_px, cut_strips
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from pyiqa.matlab_utils import fspecial
 
+from iqray.compiling import compile_kernel
 from iqray.metrics.nss import (
     RADIUS,
     WINDOW,
     WINDOW_SD_PX,
     ShapeTable,
-    compile_kernel,
     compute_luma,
     find_ties_rounded_down,
     halve,

@@ -9,10 +9,11 @@ reaches the score. Kernels release the GIL and use one thread.
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from pyiqa.utils.color_util import to_y_channel
+
+from iqray.compiling import compile_kernel
 
 # Half of the Gaussian window in which local mean and deviation are taken, and its width.
 RADIUS = 3
@@ -23,25 +24,6 @@ WINDOW_SD_PX = 7 / 6
 # quarters from its centre. The taps are exact in float32 and add up to 1.
 _HALVING_TAPS = np.array([-3, -9, 29, 111, 111, 29, -9, -3], np.float32) / np.float32(256)
 _HALVING_REACH = 3  # pixels before position 2 * i that output pixel i depends on
-
-
-def compile_kernel(**options: Any) -> Callable[[Callable], Callable]:
-    """Numba's compiler, with its cache on disk where a folder for that can be written.
-
-    numba tries NUMBA_CACHE_DIR, then the source's `__pycache__`, then the user's cache folder, and
-    raises when none can be written; then every process compiles for itself. Files are replaced
-    whole and named after source and CPU, so that processes and unlike nodes can share a folder.
-    """
-    # Division by 0 gives infinity or NaN; the check for it would keep loops from SIMD.
-    options = {"nogil": True, "error_model": "numpy", **options}
-
-    def compile_function(function: Callable) -> Callable:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            return numba.njit(**options)(function)
-
-    return compile_function
 
 
 def compute_luma(image: np.ndarray, tie_rounds_down: np.ndarray) -> np.ndarray:

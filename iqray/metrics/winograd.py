@@ -9,7 +9,7 @@ errors stay those of a direct sum (measured below them: 4e-7 of the largest outp
 import numpy as np
 import torch
 
-from iqray.metrics.nss import compile_kernel
+from iqray.compiling import compile_kernel
 
 # Tiles at a time: what is between the two transforms then stays in the processor's cache, and the
 # matrix product is still large enough. Measured best between 100 and 700 for VGG16's layers.

@@ -59,9 +59,10 @@ class EmbeddingTask:
 
 
 def request_embedders(study: Study) -> WorkerRequest:
-    """Processes that embed, each as large as one that trains."""
+    """Processes that embed, each as large as the largest that trains."""
     settings = study.training
-    return WorkerRequest("training", settings.num_cpus, settings.num_gpus)
+    num_gpus = max(settings.get_num_gpus(name) for name in study.architectures)
+    return WorkerRequest("training", settings.num_cpus, num_gpus)
 
 
 def make_embeddings(run: Run) -> None:
@@ -136,6 +137,7 @@ def _build_pool(run: Run, tasks: Sequence[EmbeddingTask]) -> Pool:
             "sources": {each.name: run.open_images(each) for each in run.study.all_datasets},
             "device": size.device,
             "num_threads": size.num_threads,
+            "pack_cache_gib": run.study.training.pack_cache_gib,
         },
         tasks=[(_write_shard(run.storage, task.images), _instruct(run, task)) for task in tasks],
     )

@@ -38,8 +38,11 @@ def make_results(run: Run) -> None:
 
 def summarise_run(run: Run) -> str:
     """The few lines that end a run: who ranks first, and where the report is."""
-    cells = read_frame(run, CELLS_PATH)
-    return f"\n{summarise(cells)}\n\nreport: {run.storage.describe(REPORT_PATH)}"
+    text = summarise(read_frame(run, CELLS_PATH))
+    recipe = run.study.recipe
+    if recipe.is_preview:
+        text += f"\nrecipe '{recipe.name}' is a preview: no finding, only a look at the machinery"
+    return f"\n{text}\n\nreport: {run.storage.describe(REPORT_PATH)}"
 
 
 def count_lost_cells(run: Run) -> int:

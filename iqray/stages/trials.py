@@ -5,13 +5,15 @@ import sys
 
 from iqray.errors import StudyError
 from iqray.grid import GridResources, run_trials
+from iqray.pack_plan import check_packs_fit
 from iqray.progress import show_stage
+from iqray.provenance import describe_code
 from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run, get_versions
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
 from iqray.trial_runner import TrialRunner, list_finished
-from iqray.trials import Cell, Trial, plan_trials
+from iqray.trials import Cell, Trial, get_checkpoint_folder, plan_trials
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +30,25 @@ def plan_grid(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
     return plan_trials(run.study, subsets, run.manifests, get_versions())
 
 
-def request_trainers(study: Study) -> WorkerRequest:
-    """Processes that train, one trial each at a time."""
+def request_trainers(study: Study) -> list[WorkerRequest]:
+    """Processes that train, for each number of GPUs that an architecture's trials take.
+
+    Each request is for the whole cluster. One trial of every kind must fit, and as many of the
+    smallest as the study wants at once. The drivers of engine ray_train reserve nothing.
+    """
     settings = study.training
-    return WorkerRequest(
-        "training",
-        settings.num_cpus,
-        settings.num_gpus,
-        min_workers=settings.num_concurrent or 1,
-        max_workers=settings.num_concurrent,
-    )
+    wanted = settings.num_concurrent
+    shares = sorted({settings.get_num_gpus(name) for name in study.architectures})
+    return [
+        WorkerRequest(
+            "training",
+            settings.num_cpus,
+            share,
+            min_workers=settings.num_workers * (wanted or 1 if share == shares[0] else 1),
+            max_workers=None if wanted is None else wanted * settings.num_workers,
+        )
+        for share in shares
+    ]
 
 
 def train_grid(run: Run) -> None:
@@ -50,13 +61,29 @@ def train_grid(run: Run) -> None:
         missing = [trial for trial_id, trial in trials.items() if trial_id not in finished]
         if not missing:
             return
-        num_concurrent = fit_count(request_trainers(run.study), run.cluster.connect())
+        if settings.pack_cache_gib is not None:
+            check_packs_fit(missing, run.manifests, settings.pack_cache_gib)
+        for trial_id in finished:  # of processes that ended right after the result was written
+            run.storage.delete_folder(get_checkpoint_folder(trial_id))
         resources = GridResources(
-            num_concurrent, settings.num_cpus, settings.num_gpus, settings.max_retries
+            num_concurrent=_count_concurrent(run),
+            num_cpus=settings.num_cpus,
+            num_gpus={name: settings.get_num_gpus(name) for name in run.study.architectures},
+            num_workers=settings.num_workers,
+            max_retries=settings.max_retries,
+            engine=settings.choose_engine(),
         )
         run_trials(missing, _make_runner(run), resources, run.study.name, line)
         run.record_seconds(line)
     _warn_of_failures(run, trials)
+
+
+def _count_concurrent(run: Run) -> int:
+    """Trials at once: as many as fit of those that need the least; larger ones wait for room."""
+    has = run.cluster.connect()
+    return max(fit_count(request, has) for request in request_trainers(run.study)) // (
+        run.study.training.num_workers
+    )
 
 
 def _make_runner(run: Run) -> TrialRunner:
@@ -66,7 +93,10 @@ def _make_runner(run: Run) -> TrialRunner:
         sources={dataset.name: run.open_images(dataset) for dataset in run.study.datasets},
         save_models=run.study.training.save_models,
         num_threads=max(1, int(run.study.training.num_cpus)),
-        device="cuda" if run.study.training.num_gpus else "cpu",
+        pack_cache_gib=run.study.training.pack_cache_gib,
+        device="cuda" if run.study.training.uses_gpus else "cpu",
+        checkpoint_s=run.study.training.checkpoint_s,
+        code=describe_code(),
     )
 
 
