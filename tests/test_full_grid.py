@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from iqray import schemas
 from tests.small_study import TIMEOUT_S, write_study
 
 JOB = Path(__file__).parent.parent / "jobs" / "full_grid.py"
@@ -72,10 +73,32 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
     _, text = finished
-    stages = [line.split()[0] for line in text.splitlines()[1:8]]
-    assert stages == ["ray", "manifest", "scores", "subsets", "trials", "results", "report"]
+    stages = [line.split()[0] for line in text.splitlines()[1:9]]
+    assert stages[:5] == ["ray", "manifest", "scores", "subsets", "trials"]
+    assert stages[5:] == ["results", "statistics", "report"]
     assert "dashboard at http://127.0.0.1:" in text
     assert "48 of 48 scores in" in text
+
+
+def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    statistics = pd.read_parquet(root / "results/statistics.parquet")
+    assert statistics.columns.tolist() == schemas.STATISTICS.names
+    tests = statistics.groupby("test")
+    assert (tests.get_group("friedman")["n"] == 2).all()
+    assert (tests.get_group("interaction")["reason"].str.startswith("1 datasets")).all()
+    assert (tests.get_group("without_metric")["reason"].str.startswith("1 clusters")).all()
+    assert tests.get_group("permutation")["p_value"].notna().all()
+    diagnostics = pd.read_parquet(root / "results/diagnostics.parquet")
+    assert diagnostics.columns.tolist() == schemas.DIAGNOSTICS.names
+    counts = diagnostics.groupby("measure")["n"].max()
+    assert counts["spearman_images"] == 24
+    assert counts["split_half"] == counts["spearman_categories"] == 6
+    for name, table in (("statistics", statistics), ("diagnostics", diagnostics)):
+        assert len(pd.read_csv(root / f"results/{name}.csv")) == len(table)
+    stats = pd.read_parquet(root / "category_stats.parquet")
+    assert (stats["median_pixels"] == 112 * 96).all()
+    assert stats["bytes_per_pixel"].between(0.05, 3).all()
 
 
 def test_second_run_does_nothing(finished: tuple[Path, str]) -> None:
@@ -83,7 +106,7 @@ def test_second_run_does_nothing(finished: tuple[Path, str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     again = run_job(root.parent / "out.yaml", cache=root.parent / "cache")
     assert again.returncode == 0
-    assert len(re.findall("all there before", again.stdout)) == 6
+    assert len(re.findall("all there before", again.stdout)) == 7
     after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     logs = set((root / "logs").iterdir())
     assert {path for path in after if after[path] != before.get(path)} <= logs

@@ -1,4 +1,4 @@
-"""Stage `statistics`: from finished tables to diagnostics of the selection and tests of the ranks."""
+"""Stage `statistics`: from finished tables to diagnostics of the choice and tests of ranks."""
 
 from collections.abc import Callable, Iterator
 
