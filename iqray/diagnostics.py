@@ -166,7 +166,7 @@ def _correlate(first: pd.Series, second: pd.Series, unit: str) -> Row:
 
 
 def _split_halves(scored: pd.DataFrame, rules: SubsetRules) -> Iterator[Row]:
-    names = (rules.average, rules.range)
+    names: tuple[str, ...] = (rules.average, rules.range)
     categories = [
         values.to_numpy(np.float64)
         for _, values in scored.groupby("category")["score"]

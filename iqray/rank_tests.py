@@ -6,11 +6,10 @@ per subset; each row sums to the same. Returns numbers. Pure.
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 FloatArray = NDArray[np.float64]
@@ -184,11 +183,12 @@ def _compute_share(statistic: float, null: FloatArray) -> float:
     return float(np.mean(null >= statistic * (1 - 1e-9) - 1e-12))
 
 
-def adjust_holm(p_values: Sequence[float]) -> FloatArray:
+def adjust_holm(p_values: ArrayLike) -> FloatArray:
     """Adjust p-values of a family of tests by Holm's step-down method.
 
     Args:
-        p_values: in any order. NaN is a test that was not made: it stays NaN and does not count.
+        p_values: `(num_tests,)`, in any order. NaN is a test that was not made: it stays NaN and
+            does not count.
 
     Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
     """

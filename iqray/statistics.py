@@ -268,7 +268,7 @@ def _find_leader(table: pd.DataFrame) -> str:
 
 def _adjust(statistics: pd.DataFrame) -> pd.DataFrame:
     """Fill `p_holm`: the measures of a test of all subsets are one family."""
-    family = statistics[statistics["comparison"].isin([ALL_SUBSETS, _DATASETS])]
-    for _, rows in family.groupby(["scope", "unit", "test"]):
-        statistics.loc[rows.index, "p_holm"] = adjust_holm(rows["p_value"].astype("float64"))
-    return statistics
+    is_family = statistics["comparison"].isin([ALL_SUBSETS, _DATASETS])
+    family = statistics[is_family].astype({"p_value": "float64"})
+    p_holm = family.groupby(["scope", "unit", "test"])["p_value"].transform(adjust_holm)
+    return statistics.assign(p_holm=p_holm)
