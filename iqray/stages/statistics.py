@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 from iqray import schemas
+from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.progress import show_stage
 from iqray.run import Run
@@ -21,23 +22,46 @@ STATISTICS_PATH = "results/statistics.parquet"
 STATISTICS_VERSION = 1
 
 
+# By table, the finished table that decides its numbers.
+_SOURCES = {DIAGNOSTICS_PATH: SUBSETS_PATH, STATISTICS_PATH: CELLS_PATH}
+
+
 def make_statistics(run: Run) -> None:
     """Diagnose the choice of categories, and test the ranks of the subsets."""
     run.require(SUBSETS_PATH, "subsets")
     run.require(CELLS_PATH, "results")
-    tables: list[tuple[str, str, pa.Schema, Callable[[Run], pd.DataFrame]]] = [
-        (DIAGNOSTICS_PATH, SUBSETS_PATH, schemas.DIAGNOSTICS, _diagnose),
-        (STATISTICS_PATH, CELLS_PATH, schemas.STATISTICS, _test_ranks),
+    tables: list[tuple[str, pa.Schema, Callable[[Run], pd.DataFrame]]] = [
+        (DIAGNOSTICS_PATH, schemas.DIAGNOSTICS, _diagnose),
+        (STATISTICS_PATH, schemas.STATISTICS, _test_ranks),
     ]
     with show_stage("statistics", len(tables), "tables") as line:
-        for path, source, schema, make in tables:
-            key = hash_content([STATISTICS_VERSION, run.storage.read_key(source)])
+        for path, schema, make in tables:
+            key = _make_key(run, path)
             if run.storage.read_key(path) == key:
                 line.skip(1)
                 continue
             write_with_csv(run.storage, path, make(run), schema, key)
             line(1)
         run.record_seconds(line)
+
+
+def check_statistics_current(run: Run) -> None:
+    """Check that both tables are there and of the finished cells and subsets.
+
+    Raises:
+        StudyError: one is not.
+    """
+    for path in _SOURCES:
+        run.require(path, "statistics")
+        if run.storage.read_key(path) != _make_key(run, path):
+            raise StudyError(
+                f"'{run.storage.describe(path)}' is of other cells or subsets than the study's; "
+                "run --only statistics first, or all stages without --only"
+            )
+
+
+def _make_key(run: Run, path: str) -> str:
+    return hash_content([STATISTICS_VERSION, run.storage.read_key(_SOURCES[path])])
 
 
 def _diagnose(run: Run) -> pd.DataFrame:
