@@ -30,6 +30,12 @@ from iqray.report_tables import (
     tabulate_subsets,
 )
 from iqray.results import DEMO_WEIGHTS, describe_finding
+from iqray.trust_tables import (
+    tabulate_critical_differences,
+    tabulate_diagnostics,
+    tabulate_mean_ranks,
+    tabulate_tests,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class ReportInputs:
         rank_counts: a table of `schemas.RANK_COUNTS`.
         category_stats: a table of `schemas.CATEGORY_STATS`.
         subsets: a table of `schemas.SUBSETS`.
+        statistics: a table of `schemas.STATISTICS`.
+        diagnostics: a table of `schemas.DIAGNOSTICS`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.
         weights: by metric: where its weights come from.
@@ -59,6 +67,8 @@ class ReportInputs:
     rank_counts: pd.DataFrame
     category_stats: pd.DataFrame
     subsets: pd.DataFrame
+    statistics: pd.DataFrame
+    diagnostics: pd.DataFrame
     image_counts: pd.DataFrame
     score_counts: pd.DataFrame
     weights: Mapping[str, str]
@@ -182,7 +192,7 @@ def describe_evidence(cells: pd.DataFrame) -> str:
         f"If order were random, a subset would take about one in {num_subsets} first places. "
         f"Architectures share the choice of categories, so the {num_combinations} combinations "
         f"stand for {num_choices} choices (dataset x metric), not for as many independent "
-        "observations. No test of significance was made."
+        "observations. The tests below take both into account."
     )
 
 
@@ -213,6 +223,21 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "their scores; the ends of the two lists are the four subsets. A category may be in two.",
         [tabulate_subsets(inputs.subsets)],
         _pick(figures, "category_ranges"),
+    )
+    yield _Section(
+        "trust",
+        "How far to trust it",
+        "Clusters are pairs of dataset and metric: their architectures share the categories, so "
+        "they are permuted and drawn together. Chance ranks every subset in the middle. Holm's "
+        "method allows for three measures, but not for any other choice of this study. All rows, "
+        "those of each dataset and without each metric included, are in results/statistics.csv and "
+        "results/diagnostics.csv.",
+        [
+            tabulate_tests(inputs.statistics),
+            tabulate_mean_ranks(inputs.statistics),
+            tabulate_critical_differences(inputs.statistics),
+            tabulate_diagnostics(inputs.diagnostics),
+        ],
     )
     yield _Section(
         "data",

@@ -89,6 +89,8 @@ CATEGORY_STATS = pa.schema(
         ("p99_p1", pa.float64()),
         ("iqr", pa.float64()),
         ("sd", pa.float64()),  # n - 1 in the denominator; null below two images
+        ("median_pixels", pa.float64()),  # width x height, as stored; of readable images
+        ("bytes_per_pixel", pa.float64()),  # median over readable images; encoded bytes
         ("weights", pa.string()),
     ]
 )
@@ -191,6 +193,49 @@ RANK_COUNTS = pa.schema(
         ("count", pa.int64()),
         ("num_combinations", pa.int64()),  # with all subsets present
         ("num_tied", pa.int64()),  # combinations with any tie on this measure
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per number that tells, without training, how far a selection of categories can be
+# trusted. `first` and `second` are compared; a null dataset or metric means that they are of it.
+DIAGNOSTICS = pa.schema(
+    [
+        ("measure", pa.string()),  # `iqray.diagnostics` says what each is
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("quantity", pa.string()),  # what is compared: a subset, score, a column of CATEGORY_STATS
+        ("first", pa.string()),
+        ("second", pa.string()),
+        ("value", pa.float64()),  # Jaccard in [0, 1], else a correlation, at most 1
+        ("low", pa.float64()),  # 2.5th percentile over random halves; null for other measures
+        ("high", pa.float64()),  # 97.5th
+        ("n", pa.int64()),  # categories or images compared; Jaccard: size of the union
+        ("reason", pa.string()),  # why value is null; else empty
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per test, interval or difference. Ranks are 1 for the highest value, so a negative
+# difference of mean ranks favours the first.
+STATISTICS = pa.schema(
+    [
+        ("scope", pa.string()),  # all, dataset:<name>
+        ("measure", pa.string()),  # distance, top1, top5
+        ("unit", pa.string()),  # combinations, clusters: a cluster is a (dataset, metric)
+        ("test", pa.string()),  # `iqray.statistics` says what each is
+        # subsets, subsets between datasets, <subset>, <subset> - <subset>, without <metric>,
+        # critical difference
+        ("comparison", pa.string()),
+        ("n", pa.int64()),  # units with all subsets present; interaction: metrics
+        ("statistic", pa.float64()),  # as the test defines it
+        ("p_value", pa.float64()),
+        ("p_holm", pa.float64()),  # Holm over the measures; tests of all subsets at once only
+        ("effect", pa.float64()),  # Kendall's W in [0, 1], or (differences of) mean ranks
+        ("low", pa.float64()),  # 95 % interval of the effect
+        ("high", pa.float64()),
+        ("leader", pa.string()),  # subset of the best mean rank; several joined by ', '
+        ("reason", pa.string()),  # why the test was not made; else empty
         ("weights", pa.string()),
     ]
 )

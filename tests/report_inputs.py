@@ -6,10 +6,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from iqray.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.figures import MdsExample
 from iqray.ranks import count_ranks
 from iqray.report import ReportInputs
 from iqray.results import build_cells
+from iqray.statistics import compute_statistics
 from iqray.study import SUBSET_NAMES
 
 DATASETS = ("demo_a", "demo_b")
@@ -108,6 +110,8 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         rank_counts=count_ranks(cells),
         category_stats=stats,
         subsets=subsets,
+        statistics=compute_statistics(cells),
+        diagnostics=build_diagnostics(diagnose_subsets(subsets)),
         image_counts=image_counts,
         score_counts=score_counts,
         weights=weights,

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.category_stats import compute_category_stats
+from iqray.category_stats import STATISTICS, add_image_sizes, compute_category_stats
 
 
 def make_scores(values: dict[str, list[float | None]]) -> pa.Table:
@@ -58,3 +58,35 @@ def test_ranges_ignore_shift_and_follow_scale() -> None:
     for name in ("max_min", "p95_p5", "p99_p1", "iqr", "sd"):
         assert after[name] == pytest.approx(3 * before[name])
     assert after["mean"] == pytest.approx(-3 * before["mean"] + 7)
+
+
+def test_statistics_run_along_the_last_axis() -> None:
+    scores = np.random.default_rng(1).normal(size=(3, 2, 40))
+    for compute in STATISTICS.values():
+        rows = [[float(compute(row)) for row in block] for block in scores]
+        np.testing.assert_allclose(compute(scores), rows)
+
+
+def make_manifest(images: list[tuple[str, str, int, int, int, str]]) -> pa.Table:
+    names = ("split", "category", "num_bytes", "width", "height", "status")
+    rows = [dict(zip(names, image, strict=True)) for image in images]
+    return pa.Table.from_pylist(rows, schema=schemas.MANIFEST)
+
+
+def test_image_sizes_are_medians_over_readable_training_images() -> None:
+    stats = compute_category_stats(make_scores({"b": [1.0, 2.0, 3.0], "a": [4.0], "c": [None]}))
+    manifest = make_manifest(
+        [
+            ("train", "b", 100, 10, 10, "ok"),
+            ("train", "b", 100, 10, 20, "ok"),
+            ("train", "b", 600, 10, 30, "ok"),
+            ("train", "b", 999, 90, 90, "crashed"),
+            ("test", "b", 999, 90, 90, "ok"),
+            ("train", "a", 50, 5, 5, "ok"),
+        ]
+    )
+    rows = add_image_sizes(stats, manifest).to_pylist()
+    assert [row["category"] for row in rows] == ["a", "b", "c"]
+    assert [row["median_pixels"] for row in rows] == [25, 200, None]
+    assert [row["bytes_per_pixel"] for row in rows] == [2.0, 1.0, None]
+    assert [row["num_scored"] for row in rows] == [1, 3, 0]

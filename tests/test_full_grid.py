@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from iqray import schemas
 from tests.small_study import TIMEOUT_S, write_study
 
 JOB = Path(__file__).parent.parent / "jobs" / "full_grid.py"
@@ -67,15 +69,37 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
     }
     assert f"report: {root}/report/index.html" in text
     assert "recipe 'demo (changed)' is a preview" in text
-    assert (root / "report/index.html").stat().st_size > 10_000
+    assert "How far to trust it" in (root / "report/index.html").read_text()
 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
     _, text = finished
-    stages = [line.split()[0] for line in text.splitlines()[1:8]]
-    assert stages == ["ray", "manifest", "scores", "subsets", "trials", "results", "report"]
+    stages = [line.split()[0] for line in text.splitlines()[1:9]]
+    assert stages[:5] == ["ray", "manifest", "scores", "subsets", "trials"]
+    assert stages[5:] == ["results", "statistics", "report"]
     assert "dashboard at http://127.0.0.1:" in text
     assert "48 of 48 scores in" in text
+
+
+def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    statistics = pd.read_parquet(root / "results/statistics.parquet")
+    assert statistics.columns.tolist() == schemas.STATISTICS.names
+    tests = statistics.groupby("test")
+    assert (tests.get_group("friedman")["n"] == 2).all()
+    assert (tests.get_group("interaction")["reason"].str.startswith("1 datasets")).all()
+    assert (tests.get_group("without_metric")["reason"].str.startswith("1 clusters")).all()
+    assert tests.get_group("permutation")["p_value"].notna().all()
+    diagnostics = pd.read_parquet(root / "results/diagnostics.parquet")
+    assert diagnostics.columns.tolist() == schemas.DIAGNOSTICS.names
+    counts = diagnostics.groupby("measure")["n"].max()
+    assert counts["spearman_images"] == 24
+    assert counts["split_half"] == counts["spearman_categories"] == 6
+    for name, table in (("statistics", statistics), ("diagnostics", diagnostics)):
+        assert len(pd.read_csv(root / f"results/{name}.csv")) == len(table)
+    stats = pd.read_parquet(root / "category_stats.parquet")
+    assert (stats["median_pixels"] == 112 * 96).all()
+    assert stats["bytes_per_pixel"].between(0.05, 3).all()
 
 
 def test_second_run_does_nothing(finished: tuple[Path, str]) -> None:
@@ -83,7 +107,7 @@ def test_second_run_does_nothing(finished: tuple[Path, str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     again = run_job(root.parent / "out.yaml", cache=root.parent / "cache")
     assert again.returncode == 0
-    assert len(re.findall("all there before", again.stdout)) == 6
+    assert len(re.findall("all there before", again.stdout)) == 7
     after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     logs = set((root / "logs").iterdir())
     assert {path for path in after if after[path] != before.get(path)} <= logs
@@ -182,6 +206,23 @@ def test_a_changed_study_does_not_take_what_is_not_its_own(
     assert way_out in done.stderr
     dry = run_job(study, "--dry-run", cache=tmp_path)
     assert "trials       known when the subsets" in dry.stdout
+
+
+def test_a_page_is_not_made_of_older_statistics(
+    inputs: Path, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    study = write_study(inputs, tmp_path / "out")
+    cells = tmp_path / "out/results/cells.parquet"
+    pq.write_table(pq.read_table(cells).replace_schema_metadata({"iqray_key": "other"}), cells)
+    done = run_job(study, "--only", "report", cache=tmp_path)
+    assert done.returncode == 2
+    assert "--only statistics" in done.stderr
+    (tmp_path / "out/results/statistics.parquet").unlink()
+    again = run_job(study, "--only", "report", cache=tmp_path)
+    assert "statistics.parquet' is missing" in again.stderr
+    assert run_job(study, "--only", "statistics", cache=tmp_path).returncode == 0
+    assert run_job(study, "--only", "report", cache=tmp_path).returncode == 0
 
 
 def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_submitted_study_succeeds_and_a_second_submit_does_nothing(
     cells = pd.read_parquet(tmp_path / "out/results/cells.parquet")
     assert (cells["status"] == "ok").all()
     second = submit(command)
-    assert second.count("all there before") == 6
+    assert second.count("all there before") == 7
 
 
 def submit(command: list[str]) -> str:

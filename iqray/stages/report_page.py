@@ -20,6 +20,7 @@ from iqray.run import Run, get_versions
 from iqray.scoring.plans import read_scores
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH, REPORT_PATH, read_frame
+from iqray.stages.statistics import DIAGNOSTICS_PATH, STATISTICS_PATH
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
 from iqray.trial_runner import read_embeddings
 
@@ -64,6 +65,8 @@ def _collect_inputs(run: Run, duplicates: DuplicateCounts) -> ReportInputs:
         rank_counts=read_frame(run, RANK_COUNTS_PATH),
         category_stats=read_frame(run, CATEGORY_STATS_PATH),
         subsets=read_frame(run, SUBSETS_PATH),
+        statistics=read_frame(run, STATISTICS_PATH),
+        diagnostics=read_frame(run, DIAGNOSTICS_PATH),
         image_counts=count_images(run.manifests[dataset.name] for dataset in study.datasets),
         score_counts=count_scores(scores),
         weights={metric: found.provenance for metric, found in run.weights.items()},

@@ -9,6 +9,7 @@ from iqray.stages.manifest import make_manifests
 from iqray.stages.report import make_report
 from iqray.stages.results import make_results
 from iqray.stages.scores import make_scores
+from iqray.stages.statistics import make_statistics
 from iqray.stages.subsets import make_subsets
 from iqray.stages.trials import train_grid
 
@@ -20,5 +21,6 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "trials": train_grid,
     "embeddings": make_embeddings,
     "results": make_results,
+    "statistics": make_statistics,
     "report": make_report,
 }

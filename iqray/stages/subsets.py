@@ -18,6 +18,9 @@ from iqray.trials import count_images, select_usable
 CATEGORY_STATS_PATH = "category_stats.parquet"
 SUBSETS_PATH = "subsets.parquet"
 
+# Raise when the same scores would give other statistics or more of them.
+CATEGORY_STATS_VERSION = 2
+
 
 def make_subsets_key(run: Run) -> str:
     """Key of the subsets that the study's images, scores and rules give.
@@ -37,10 +40,13 @@ def make_subsets(run: Run) -> None:
         if run.storage.read_key(SUBSETS_PATH) == key:
             line.skip(total)
             return
-        from iqray.category_stats import compute_category_stats  # scipy takes a second
+        from iqray.category_stats import add_image_sizes, compute_category_stats  # needs scipy
 
         stats = pa.concat_tables(
-            compute_category_stats(read_scores(run.storage, dataset.name, metric))
+            add_image_sizes(
+                compute_category_stats(read_scores(run.storage, dataset.name, metric)),
+                run.manifests[dataset.name],
+            )
             for dataset in study.datasets
             for metric in study.metrics
         )
@@ -66,7 +72,7 @@ def _make_scores_key(run: Run) -> str:
                 f"the scores of '{plan.job.dataset}' with {plan.job.metric} are of other images, "
                 "weights or settings than the study's; run --only scores first, or all stages"
             )
-    return hash_content([list(plan.names) for plan in plans])
+    return hash_content([CATEGORY_STATS_VERSION, [list(plan.names) for plan in plans]])
 
 
 def _count_images(manifests: Mapping[str, pa.Table]) -> Counter[tuple[str, str, str]]:

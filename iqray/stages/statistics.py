@@ -1,0 +1,88 @@
+"""Stage `statistics`: from finished tables to diagnostics of the choice and tests of ranks."""
+
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+import pyarrow as pa
+
+from iqray import schemas
+from iqray.errors import StudyError
+from iqray.identity import hash_content
+from iqray.progress import show_stage
+from iqray.run import Run
+from iqray.scoring.plans import read_scores
+from iqray.stages.results import CELLS_PATH, read_frame
+from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
+from iqray.tables import write_with_csv
+
+DIAGNOSTICS_PATH = "results/diagnostics.parquet"
+STATISTICS_PATH = "results/statistics.parquet"
+
+# Raise when the same tables would give other numbers or more of them.
+STATISTICS_VERSION = 1
+
+
+# By table, the finished table that decides its numbers.
+_SOURCES = {DIAGNOSTICS_PATH: SUBSETS_PATH, STATISTICS_PATH: CELLS_PATH}
+
+
+def make_statistics(run: Run) -> None:
+    """Diagnose the choice of categories, and test the ranks of the subsets."""
+    run.require(SUBSETS_PATH, "subsets")
+    run.require(CELLS_PATH, "results")
+    tables: list[tuple[str, pa.Schema, Callable[[Run], pd.DataFrame]]] = [
+        (DIAGNOSTICS_PATH, schemas.DIAGNOSTICS, _diagnose),
+        (STATISTICS_PATH, schemas.STATISTICS, _test_ranks),
+    ]
+    with show_stage("statistics", len(tables), "tables") as line:
+        for path, schema, make in tables:
+            key = _make_key(run, path)
+            if run.storage.read_key(path) == key:
+                line.skip(1)
+                continue
+            write_with_csv(run.storage, path, make(run), schema, key)
+            line(1)
+        run.record_seconds(line)
+
+
+def check_statistics_current(run: Run) -> None:
+    """Check that both tables are there and of the finished cells and subsets.
+
+    Raises:
+        StudyError: one is not.
+    """
+    for path in _SOURCES:
+        run.require(path, "statistics")
+        if run.storage.read_key(path) != _make_key(run, path):
+            raise StudyError(
+                f"'{run.storage.describe(path)}' is of other cells or subsets than the study's; "
+                "run --only statistics first, or all stages without --only"
+            )
+
+
+def _make_key(run: Run, path: str) -> str:
+    return hash_content([STATISTICS_VERSION, run.storage.read_key(_SOURCES[path])])
+
+
+def _diagnose(run: Run) -> pd.DataFrame:
+    # Imported here, as scipy takes a second and a finished study does not need it.
+    from iqray.diagnostics import build_diagnostics
+
+    return build_diagnostics(_list_diagnostics(run))
+
+
+def _list_diagnostics(run: Run) -> Iterator[dict[str, object]]:
+    from iqray.diagnostics import diagnose_category_stats, diagnose_scores, diagnose_subsets
+
+    study = run.study
+    yield from diagnose_subsets(read_frame(run, SUBSETS_PATH))
+    yield from diagnose_category_stats(read_frame(run, CATEGORY_STATS_PATH), study.subsets)
+    for dataset in study.datasets:
+        scores = (read_scores(run.storage, dataset.name, metric) for metric in study.metrics)
+        yield from diagnose_scores(dataset.name, scores, study.subsets)
+
+
+def _test_ranks(run: Run) -> pd.DataFrame:
+    from iqray.statistics import compute_statistics
+
+    return compute_statistics(read_frame(run, CELLS_PATH))

@@ -1,0 +1,80 @@
+"""Split-half reliability: planted reliabilities are found, and noise is told from order."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from iqray.category_stats import STATISTICS
+from iqray.reliability import correct_spearman_brown, correlate_ranks, measure_reliability
+
+MEAN = {"mean": STATISTICS["mean"]}
+
+
+def draw_scores(spread, num_categories=300, num_images=20, seed=0):
+    """Scores of unit noise around category means of a standard deviation."""
+    generator = np.random.default_rng(seed)
+    means = generator.normal(0, spread, num_categories)
+    return [mean + generator.normal(size=num_images) for mean in means]
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.5])
+def test_planted_reliability_is_found(spread):
+    """Variance of the means over variance of the observed means is the reliability of a mean."""
+    expected = spread**2 / (spread**2 + 1 / 20)
+    found = measure_reliability(draw_scores(spread, num_categories=2000), MEAN, 20, seed=1)
+    assert found["mean"].value == pytest.approx(expected, abs=0.05)
+    assert found["mean"].low < found["mean"].value < found["mean"].high
+
+
+def test_noise_has_no_reliability():
+    found = measure_reliability(draw_scores(0.0), MEAN, 50, seed=1)["mean"]
+    assert found.value < 0.15
+    assert found.low == 0
+
+
+def test_an_order_without_noise_is_wholly_reliable():
+    scores = [np.full(count, float(count)) for count in (2, 3, 5, 9)]
+    found = measure_reliability(scores, MEAN, 10, seed=0)["mean"]
+    assert (found.low, found.value, found.high) == pytest.approx((1, 1, 1))
+
+
+def test_a_statistic_without_differences_has_no_value():
+    scores = [np.full(4, value) for value in (1.0, 2.0, 3.0)]
+    found = measure_reliability(scores, {"max_min": STATISTICS["max_min"]}, 10, seed=0)
+    assert np.isnan(found["max_min"].value)
+
+
+def test_the_seed_decides_the_splits():
+    scores = draw_scores(0.3, num_categories=20)
+    first, same, other = (measure_reliability(scores, MEAN, 5, seed) for seed in (1, 1, 2))
+    assert first == same
+    assert first != other
+
+
+def test_halves_share_no_image_and_lose_none():
+    scores = [np.arange(7.0), np.arange(10.0)]
+    seen = []
+
+    def look(values):
+        seen.append(values)
+        return values.sum(axis=-1)
+
+    measure_reliability(scores, {"sum": look}, 6, seed=0)
+    for values, first, second in zip(scores, seen[::2], seen[1::2], strict=True):
+        assert first.shape == (6, len(values) // 2)
+        whole = np.sort(np.concatenate([first, second], axis=1), axis=1)
+        np.testing.assert_array_equal(whole, np.tile(values, (6, 1)))
+    assert len({tuple(row) for row in seen[2]}) > 1
+
+
+def test_correlations_equal_those_of_scipy():
+    first, second = np.random.default_rng(2).integers(0, 6, size=(2, 5, 12))
+    expected = [spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(correlate_ranks(first, second), expected)
+
+
+def test_spearman_brown_of_worked_numbers():
+    assert correct_spearman_brown(0.5) == pytest.approx(2 / 3)
+    assert correct_spearman_brown(1.0) == 1
+    assert correct_spearman_brown(-1.0) == 0
+    assert np.isnan(correct_spearman_brown(float("nan")))
