@@ -16,7 +16,7 @@ from typing import Any
 from iqray.engines.in_trial import train_here
 from iqray.engines.ray_train import DRIVER_RESERVES, WorkerGroup, train_with_workers
 from iqray.storage import Storage
-from iqray.study import Engine
+from iqray.training_settings import Engine
 from iqray.trial_runner import TrialRunner, write_failure
 from iqray.trials import Trial, order_longest_first
 
