@@ -82,6 +82,11 @@ class Recipe(BaseModel):
         description="a loss within this share of the chance loss is at chance level; "
         "`iqray.convergence` says why 0.02",
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="of convolutions and matrix products in training; bf16 is torch's autocast, "
+        "with weights, normalisation and losses in fp32. Tests and embeddings are always in fp32",
+    )
     auxiliary_weight: float = Field(0.4, ge=0, description="of Inception-v3's auxiliary loss")
     crop: Literal["random_resized", "random", "centre"] = Field(
         "random_resized",

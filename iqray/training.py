@@ -266,14 +266,17 @@ class _Loop:
         self, images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits, the main head's loss, and what is minimised."""
-        output = self._forward(images)
+        is_bf16 = self.recipe.precision == "bf16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
+            output = self._forward(images)
         # Inception-v3 with its auxiliary head gives (logits, auxiliary logits) in training.
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
         smoothing = self.recipe.label_smoothing
+        logits = logits.float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
         if auxiliary is None:
             return logits, loss, loss
-        extra = functional.cross_entropy(auxiliary, targets, label_smoothing=smoothing)
+        extra = functional.cross_entropy(auxiliary.float(), targets, label_smoothing=smoothing)
         return logits, loss, loss + self.recipe.auxiliary_weight * extra
 
 

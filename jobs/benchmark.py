@@ -5,6 +5,7 @@
     uv run jobs/benchmark.py scoring --only niqe brisque decode_once
     uv run jobs/benchmark.py scoring --gpu
     uv run jobs/benchmark.py training --images photos
+    uv run jobs/benchmark.py training --gpu
     uv run jobs/benchmark.py memory --num-images 10000 100000
 
 Each metric's scorer of iqray runs in turn with pyiqa's own network, which has the same weights and
@@ -39,6 +40,10 @@ step; more than 0.5 s per trial after the first is too slow whatever the ratio. 
 of 192 cells from nothing, and then again. On two cores a minute each for the first three, 12 and 20
 minutes for the next two, 35 for resume.
 
+training --gpu times every architecture in bf16 at batch 256 with images in the GPU's memory, beside
+torchvision's reference loop and beside a loop on one batch, says how long the first step takes, and
+from that the GPU-hours of the paper's study. It has not run on a GPU yet.
+
 memory scores small generated images with jobs/score.py, once for each number of images, and prints
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
 most 1.25 times as much for the most images as for the fewest (for the object store also: less than
@@ -69,6 +74,7 @@ from iqray.benchmarks.harness import (
 from iqray.cli import run_job
 from iqray.cluster import Cluster
 from iqray.errors import StudyError
+from iqray.recipes import ARCHITECTURES
 
 # Names stand here as well, so that --help and mistakes need no torch; a test compares them.
 KERNEL_NAMES = ("niqe", "brisque", "clipiqa", "cnniqa", "musiq", "dbcnn", "decode_once")
@@ -95,13 +101,15 @@ EXIT_MISSED = 1  # a benchmark does not hold
 def main(argv: Sequence[str] | None = None) -> None:
     """Run benchmarks, print a row for each, and say by the exit code whether all hold."""
     arguments = build_parser().parse_args(argv)
-    if arguments.gpu and arguments.suite != "scoring":
-        raise StudyError(f"--gpu is for scoring; {arguments.suite} does not use it: leave it out")
+    if arguments.gpu and arguments.suite == "memory":
+        raise StudyError("--gpu is for scoring and training; memory does not use it: leave it out")
     if arguments.suite == "memory":  # in the user's environment, as the job runs in
         sys.exit(0 if run_memory(arguments) else EXIT_MISSED)
     if arguments.threads is None:
         arguments.threads = choose_threads(arguments)
     ensure_environment(build_environment(arguments.threads))
+    if arguments.gpu and arguments.suite == "training":
+        sys.exit(0 if run_training_on_gpu(arguments) else EXIT_MISSED)
     rows = run_scoring_on_gpu(arguments) if arguments.gpu else run_suite(arguments)
     if arguments.json is not None:
         write_rows(arguments.json, rows)
@@ -111,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def choose_threads(arguments: argparse.Namespace) -> int:
     """Threads of both sides, where the user names none."""
-    if arguments.suite == "training":
+    if arguments.suite == "training" and not arguments.gpu:
         return NUM_LOADER_THREADS
     return (os.cpu_count() or 1) if arguments.gpu else 1
 
@@ -161,7 +169,10 @@ def build_parser() -> argparse.ArgumentParser:
         f"(default: {NUM_LOADER_THREADS}); whole processes use all CPUs",
     )
     parser.add_argument(
-        "--gpu", action="store_true", help="scoring on an NVIDIA GPU (--only: metrics, end_to_end)"
+        "--gpu",
+        action="store_true",
+        help="on an NVIDIA GPU: scoring (--only: metrics, end_to_end), training (--only: "
+        "architectures)",
     )
     return parser
 
@@ -215,6 +226,32 @@ def run_scoring_on_gpu(arguments: argparse.Namespace) -> list[BenchmarkRow]:
             print(gpu.format_device_row(row), flush=True)
             rows.append(row)
     return rows
+
+
+def run_training_on_gpu(arguments: argparse.Namespace) -> bool:
+    """Time every architecture on this machine's GPU, and tell whether none misses its target."""
+    names = arguments.only or ARCHITECTURES
+    check_names(names, ARCHITECTURES)
+    images = load_images(arguments, choose_num_images(arguments))
+    import torch
+
+    from iqray.benchmarks import gpu, training_gpu
+
+    device = gpu.check_gpu()
+    print(f"{torch.cuda.get_device_name(device)}, bf16, batch {training_gpu.BATCH_SIZE}; images/s:")
+    print(training_gpu.format_speed_header())
+    speeds: list[training_gpu.TrainingSpeed] = []
+    with tempfile.TemporaryDirectory() as folder:
+        suite = training_gpu.TrainingSuite(images, Path(folder), device, arguments.threads)
+        for speed in suite.run(names):
+            print(training_gpu.format_speed(speed), flush=True)
+            speeds.append(speed)
+    if len(speeds) == len(ARCHITECTURES):
+        hours = training_gpu.count_study_hours(speeds)
+        print(f"the paper's 192 trainings at these speeds: {hours:,.0f} GPU-hours")
+    if arguments.json is not None:
+        write_rows(arguments.json, speeds)
+    return not any(speed.holds is False for speed in speeds)
 
 
 def describe_ceilings(ceilings: Mapping[str, float]) -> str:

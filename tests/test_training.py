@@ -162,6 +162,18 @@ def test_a_small_model_learns_a_separable_problem() -> None:
     assert top1 >= 0.9  # chance is 1/3
 
 
+def test_bf16_computes_a_little_otherwise_with_weights_in_fp32() -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        model, rows = SmallNet(dropout=0.0), []
+        recipe = _make_recipe(precision=precision)
+        train(model, make_colour_data(8, seed=0), recipe, "resnet50", 6, 0, CPU, rows.append)
+        losses[precision] = [row["loss"] for row in rows]
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]
+    np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.05)
+
+
 def test_rows_tell_each_epoch() -> None:
     rows: list[LogRow] = []
     outcome = _train(SmallNet(), _make_recipe(schedule="step"), 9, log=rows.append)

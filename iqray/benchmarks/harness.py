@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from iqray.cluster import WORKER_ENVIRONMENT
 from iqray.errors import StudyError
@@ -172,8 +172,8 @@ def format_row(row: BenchmarkRow) -> str:
     )
 
 
-def write_rows(path: Path, rows: Sequence[BenchmarkRow]) -> None:
-    """Write rows as a JSON list of objects with the fields of `BenchmarkRow`."""
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows, such as `BenchmarkRow`, as a JSON list of objects with their fields."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 
