@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = [13, 12]
 KILLED_AT = 7  # the earliest step, with two epochs in the log
 
-PROCESS_TITLE = "ResourceTrainable"
+PROCESS_TITLE = "ResourceTrainable"  # Tune's name for a process that runs trials
 
 
 class Grid:
