@@ -79,6 +79,12 @@ class EmbeddingSettings(StudyPart):
 
     @model_validator(mode="after")
     def _check_use(self) -> Self:
+        lists = self.layers.values() if isinstance(self.layers, dict) else [self.layers]
+        for values in (self.images, self.networks, *lists):
+            if len(set(values)) < len(values):
+                raise ValueError(f"embeddings names one of {', '.join(values)} twice")
+        if not self.is_empty and not any(lists):
+            raise ValueError("embeddings.layers is empty; name a layer, such as penultimate")
         names = [images.name for images in self.extra_images]
         reserved = {OWN, ALL_SUBSETS, ALL_CATEGORIES}
         for name in names:

@@ -136,17 +136,30 @@ def _open_checkpoint(checkpoint: Checkpoint) -> Iterator[Path]:
             f"checkpoint '{checkpoint.file}' must end in {', '.join(_SUFFIXES)}; save the model's "
             "state dict with torch.save or safetensors"
         )
+    if "://" not in checkpoint.file:
+        yield _check_is_file(checkpoint, Path(checkpoint.file).expanduser())
+        return
     root, _, name = checkpoint.file.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="iqray-") as folder:
         target = Path(folder) / name
         try:
-            Storage(root or ".").copy_to_local(name, target)
+            Storage(root).copy_to_local(name, target)
         except (OSError, pa.ArrowInvalid) as error:
-            raise StudyError(
-                f"checkpoint '{checkpoint.file}' of '{checkpoint.name}' cannot be read ({error}); "
-                "correct its path in embeddings.checkpoints"
-            ) from error
+            raise _refuse(checkpoint, str(error)) from error
         yield target
+
+
+def _check_is_file(checkpoint: Checkpoint, path: Path) -> Path:
+    if not path.is_file():
+        raise _refuse(checkpoint, "no such file")
+    return path
+
+
+def _refuse(checkpoint: Checkpoint, reason: str) -> StudyError:
+    return StudyError(
+        f"checkpoint '{checkpoint.file}' of '{checkpoint.name}' cannot be read ({reason}); "
+        "correct its path in embeddings.checkpoints"
+    )
 
 
 def _keep(storage: Storage, offer: _Offer) -> Network:

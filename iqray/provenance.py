@@ -13,9 +13,14 @@ from typing import Any
 
 import iqray
 
+_PACKAGE = Path(iqray.__file__).parent
 
-def describe_code() -> dict[str, Any]:
+
+def describe_code(package: Path = _PACKAGE) -> dict[str, Any]:
     """Version of iqray and, of a git working copy, its commit.
+
+    Args:
+        package: folder of the package's modules.
 
     Returns:
         version: of the package. commit: 40 hexadecimal digits, or none where the package is not
@@ -26,7 +31,6 @@ def describe_code() -> dict[str, Any]:
         "commit": None,
         "is_modified": None,
     }
-    package = Path(iqray.__file__).parent
     # A package installed into an environment inside some other working copy is not tracked there.
     if _ask_git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return described

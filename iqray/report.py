@@ -95,7 +95,7 @@ def build_report(inputs: ReportInputs, figures: Sequence[ReportFigure] | None = 
 
     Args:
         inputs: finished tables and facts.
-        figures: of `report_figures.build_figures`, where they were made already.
+        figures: from `draw_figures`, where they were made already.
 
     Returns:
         HTML text, the same for the same inputs. All names from the study are escaped.
@@ -108,7 +108,7 @@ def build_report(inputs: ReportInputs, figures: Sequence[ReportFigure] | None = 
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _encode_figure
-    shown = _build_figures(inputs) if figures is None else figures
+    shown = draw_figures(inputs) if figures is None else figures
     return environment.get_template("report.html.j2").render(
         study=inputs.study,
         facts=list_facts(inputs),
@@ -130,7 +130,8 @@ def build_report(inputs: ReportInputs, figures: Sequence[ReportFigure] | None = 
     )
 
 
-def _build_figures(inputs: ReportInputs) -> list[ReportFigure]:
+def draw_figures(inputs: ReportInputs) -> list[ReportFigure]:
+    """All figures of the page."""
     return list(
         build_figures(
             inputs.rank_counts,

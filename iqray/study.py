@@ -233,6 +233,13 @@ def _check_embeddings(study: Study) -> None:
         "datasets and embeddings.extra_images",
         (dataset.name for dataset in (*study.datasets, *settings.extra_images)),
     )
+    for checkpoint in settings.checkpoints:
+        if checkpoint.architecture not in study.recipe.architectures:
+            raise ValueError(
+                f"checkpoint '{checkpoint.name}' is a {checkpoint.architecture}, of which recipe "
+                f"'{study.recipe.name}' says nothing, not even the size of its input; it covers "
+                f"{', '.join(study.recipe.architectures)}"
+            )
     if not settings.is_empty and TRIALS in settings.networks and not study.training.save_models:
         raise ValueError(
             "embeddings asks for networks of trials, but training.save_models is false; set it to "

@@ -71,7 +71,7 @@ class TrainOutcome:
     reason: str
     num_steps: int
     final_loss: float
-    seconds: float
+    seconds: float = 0.0
 
 
 def train(
@@ -132,24 +132,36 @@ def train(
         loop = _Loop(
             model, loader, planner, recipe, architecture, num_steps, device, rate_factor, team
         )
-        tally = loop.restore(start) if start else _EpochTally()
-        for step in range(start.step if start else 0, num_steps):
-            tally.add(*loop.run_step(step))
-            if loop.ends_epoch(step):
-                row = tally.summarise(loop, step)
-                reason = log(row)
-                if not math.isfinite(row["loss"]):
-                    return _describe_divergence(tally, step, began)
-                if reason:
-                    return _stop(reason, step + 1, row["loss"], began)
-                tally = _EpochTally()
-            if after_step and step + 1 < num_steps:
-                after_step(step + 1, functools.partial(loop.capture, step + 1, tally))
-        if recipe.recalibrate_batch_norm:
+        outcome = _take_steps(loop, num_steps, log, start, after_step)
+        if outcome.status == "ok" and recipe.recalibrate_batch_norm:
             loop.recalibrate_batch_norm()
-    if not _is_finite(model):
-        return _stop(f"diverged at step {num_steps}", num_steps, math.nan, began)
-    return TrainOutcome("ok", "", num_steps, row["loss"], time.perf_counter() - began)
+    if outcome.status == "ok" and not _is_finite(model):
+        outcome = _stop(f"diverged at step {num_steps}", num_steps, math.nan)
+    return dataclasses.replace(outcome, seconds=time.perf_counter() - began)
+
+
+def _take_steps(
+    loop: "_Loop",
+    num_steps: int,
+    log: Callable[[LogRow], str | None],
+    start: TrainState | None,
+    after_step: Callable[[int, Callable[[], TrainState]], None] | None,
+) -> TrainOutcome:
+    """Take the steps that are left, until the last one or a reason to stop; see `train`."""
+    tally = loop.restore(start) if start else _EpochTally()
+    for step in range(start.step if start else 0, num_steps):
+        tally.add(*loop.run_step(step))
+        if loop.ends_epoch(step):
+            row = tally.summarise(loop, step)
+            reason = log(row)
+            if not math.isfinite(row["loss"]):
+                return _describe_divergence(tally, step)
+            if reason:
+                return _stop(reason, step + 1, row["loss"])
+            tally = _EpochTally()
+        if after_step and step + 1 < num_steps:
+            after_step(step + 1, functools.partial(loop.capture, step + 1, tally))
+    return TrainOutcome("ok", "", num_steps, row["loss"])
 
 
 class _Loop:
@@ -344,14 +356,13 @@ def _is_finite(model: nn.Module) -> bool:
     return bool(sums.isfinite().all())
 
 
-def _describe_divergence(tally: _EpochTally, step: int, began: float) -> TrainOutcome:
+def _describe_divergence(tally: _EpochTally, step: int) -> TrainOutcome:
     losses = _stack(tally.losses).cpu().numpy()
     first = int(np.flatnonzero(~np.isfinite(losses))[0])
     diverged_at = step + 1 - len(losses) + first + 1
-    return _stop(f"diverged at step {diverged_at}", step + 1, math.nan, began)
+    return _stop(f"diverged at step {diverged_at}", step + 1, math.nan)
 
 
-def _stop(reason: str, num_steps: int, final_loss: float, began: float) -> TrainOutcome:
+def _stop(reason: str, num_steps: int, final_loss: float) -> TrainOutcome:
     logger.warning("training stopped after %d steps: %s", num_steps, reason)
-    seconds = time.perf_counter() - began
-    return TrainOutcome("not_converged", reason, num_steps, final_loss, seconds)
+    return TrainOutcome("not_converged", reason, num_steps, final_loss)

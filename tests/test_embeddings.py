@@ -6,7 +6,7 @@ from torch import nn
 from iqray.architectures import create_model
 from iqray.augment import compute_centre_boxes
 from iqray.batches import make_batch
-from iqray.embeddings import embed, embed_layers
+from iqray.embeddings import _check_size, embed, embed_layers
 from iqray.errors import StudyError
 from iqray.packing import PackedImages, concatenate
 from tests.toy_images import make_colour_data
@@ -84,14 +84,11 @@ def test_layers_of_one_pass_are_those_of_a_pass_each(model: nn.Module, data: Pac
     np.testing.assert_array_equal(together["avgpool"], embeddings)  # flattened, it is fc's input
 
 
-def test_a_layer_too_large_for_so_many_images_is_an_error(
-    model: nn.Module, data: PackedImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("iqray.embeddings._MAX_BYTES", len(data) * 2048 * 4)
-    embed(model, data, 32, 9)
-    with pytest.raises(StudyError, match=r"layer 'layer3' has 4,096 values .*choose a later layer"):
-        embed_layers(model, data, 32, 9, ["layer3"])
-    assert _count_hooks(model) == 0
+def test_a_layer_too_large_for_so_many_images_is_an_error() -> None:
+    values = torch.zeros(2, 1024, 14, 14)  # of ResNet-50's layer3 at 224 px
+    _check_size("layer3", values, 5_000)
+    with pytest.raises(StudyError, match=r"'layer3' has 200,704 values .* 7 GiB for 10,000 images"):
+        _check_size("layer3", values, 10_000)
 
 
 def test_no_hook_is_left_behind(model: nn.Module, data: PackedImages) -> None:

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from iqray.trials import Trial
+from tests.ray_clusters import provide_clusters
 from tests.small_study import TIMEOUT_S
 from tests.small_trials import make_runner
 from tests.test_engines import read_log
-from tests.test_job_submit import find_free_port
 from tests.train_grid import make_trials
 
 pytestmark = pytest.mark.slow
@@ -104,20 +104,8 @@ def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., Any]]:
-    from ray.cluster_utils import Cluster
-
-    Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108  where Ray's test clusters live
-    clusters = []
-
-    def make() -> Any:
-        head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 * 2**20}
-        head |= {"dashboard_port": find_free_port()}
-        clusters.append(Cluster(initialize_head=True, head_node_args=head))
-        return clusters[-1]
-
-    yield make
-    for cluster in clusters:
-        cluster.shutdown()
+    """Make a cluster on this machine by the CPUs of its head."""
+    yield from provide_clusters()
 
 
 def test_a_killed_driver_is_continued(images: Path, unbroken: Path, tmp_path: Path) -> None:
@@ -155,7 +143,7 @@ def test_a_killed_process_is_replaced(images: Path, unbroken: Path, tmp_path: Pa
 def test_the_trial_of_a_lost_node_is_continued_elsewhere(
     images: Path, unbroken: Path, make_cluster: Callable[..., Any], tmp_path: Path
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_cluster(num_cpus=0)
     settings = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20}
     node = cluster.add_node(**settings)
     grid = Grid(images, tmp_path / "out", engine="ray_train", address=cluster.address)
@@ -170,7 +158,7 @@ def test_the_trial_of_a_lost_node_is_continued_elsewhere(
 def test_a_node_about_to_be_taken_away_is_a_reason_for_a_checkpoint(
     images: Path, make_cluster: Callable[..., Any], tmp_path: Path
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_cluster(num_cpus=0)
     node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 * 2**20)
     settings = {"engine": "ray_train", "address": cluster.address, "checkpoint_s": 1000}
     grid = Grid(images, tmp_path / "out", **settings)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,16 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.ray_clusters import find_free_port
 from tests.small_study import TIMEOUT_S, write_study
 
 PROJECT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from iqray.networks import (
 )
 from iqray.recipes import ARCHITECTURES
 from iqray.storage import Storage
+from iqray.study import Study
 from iqray.study_file import parse_study
 
 State = dict[str, torch.Tensor]
@@ -132,12 +133,13 @@ def test_a_checkpoint_that_does_not_fit_is_explained(
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub-home"))
-    monkeypatch.setattr("torch.hub._hub_dir", None)
-    folder = tmp_path / "hub-home/hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """Folder of torch.hub's checkpoints."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "hub")
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    yield tmp_path / "hub/checkpoints"
+    torch.hub.set_dir(before)
 
 
 def test_published_weights_are_taken_from_the_hubs_folder_and_verified(
@@ -164,13 +166,13 @@ def test_torchvisions_names_carry_the_digits_that_are_checked() -> None:
         assert int(digits, 16) >= 0
 
 
-def make_study(tmp_path: Path, **embeddings: object) -> object:
+def make_study(tmp_path: Path, recipe: object = "demo", **embeddings: object) -> Study:
     content = {
         "name": "s",
         "root": str(tmp_path / "out"),
         "datasets": [{"name": "d", "root": str(tmp_path)}],
         "architectures": ["resnet50"],
-        "recipe": "demo",
+        "recipe": recipe,
         "weights": {"directory": "w"},
         "embeddings": {"images": ["all_categories"], **embeddings},
     }
@@ -233,6 +235,9 @@ def test_mistakes_are_explained_before_any_work(
         ({"images": ["own"], "networks": ["untrained"]}, "which only networks of trials have"),
         ({"images": ["own"], "layers": {"lenet": ["fc"]}}, "architecture 'lenet'"),
         ({"extra_images": [{"name": "own", "root": "/x"}]}, "'own' twice, or it is one of"),
+        ({"images": ["own", "own"]}, "names one of own, own twice"),
+        ({"images": ["own"], "layers": []}, r"embeddings\.layers is empty"),
+        ({"images": ["own"], "layers": {"vgg16": []}}, r"embeddings\.layers is empty"),
     ],
 )
 def test_settings_that_ask_for_nothing_are_refused(
@@ -240,6 +245,14 @@ def test_settings_that_ask_for_nothing_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddingSettings.model_validate(embeddings)
+
+
+def test_a_checkpoint_needs_a_recipe_for_its_architecture(tmp_path: Path) -> None:
+    own = {"input_px": 32, "learning_rate": 0.1}
+    recipe = {"name": "own", "epochs": 1, "batch_size": 8, "architectures": {"resnet50": own}}
+    checkpoint = {"name": "m", "architecture": "vgg16", "file": "m.pt"}
+    with pytest.raises(StudyError, match="checkpoint 'm' is a vgg16, of which recipe 'own' says"):
+        make_study(tmp_path, recipe=recipe, checkpoints=[checkpoint])
 
 
 def test_names_of_checkpoints_stay_apart() -> None:

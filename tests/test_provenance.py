@@ -19,29 +19,23 @@ def run_git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_working_copy_is_named_by_its_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_working_copy_is_named_by_its_commit(tmp_path: Path) -> None:
     package = make_package(tmp_path)
     run_git(tmp_path, "init", "-q")
     run_git(tmp_path, "add", "-A")
     run_git(tmp_path, "commit", "-qm", "first")
-    monkeypatch.setattr(iqray, "__file__", str(package / "__init__.py"))
     commit = run_git(tmp_path, "rev-parse", "HEAD")
     described = {"version": iqray.__version__, "commit": commit, "is_modified": False}
-    assert provenance.describe_code() == described
+    assert provenance.describe_code(package) == described
     (package / "__init__.py").write_text("changed")
-    assert provenance.describe_code() == described | {"is_modified": True}
+    assert provenance.describe_code(package) == described | {"is_modified": True}
 
 
-def test_an_installed_package_has_a_version_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installed_package_has_a_version_only(tmp_path: Path) -> None:
     """Also in an environment that lies inside some other working copy."""
     run_git(tmp_path, "init", "-q")
     package = make_package(tmp_path / ".venv/lib")
-    monkeypatch.setattr(iqray, "__file__", str(package / "__init__.py"))
-    described = provenance.describe_code()
+    described = provenance.describe_code(package)
     assert described == {"version": iqray.__version__, "commit": None, "is_modified": None}
 
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_pixels
+from tests.ray_clusters import provide_clusters
 from tests.small_study import TIMEOUT_S, write_study
-from tests.test_job_submit import find_free_port
 
 JOB = Path(__file__).parent.parent / "jobs" / "score.py"
 METRICS = ("brisque", "cnniqa")
@@ -39,21 +39,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_cluster() -> Iterator[Callable[..., Any]]:
-    """Make a cluster on this machine; all are stopped at the end."""
-    from ray.cluster_utils import Cluster
-
-    Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108  where Ray's test clusters live
-    clusters = []
-
-    def make(num_cpus: int) -> Any:
-        head = {"num_cpus": num_cpus, "num_gpus": 0, "object_store_memory": 100 * 2**20}
-        head |= {"dashboard_port": find_free_port()}
-        clusters.append(Cluster(initialize_head=True, head_node_args=head))
-        return clusters[-1]
-
-    yield make
-    for cluster in clusters:
-        cluster.shutdown()
+    """Make a cluster on this machine by the CPUs of its head."""
+    yield from provide_clusters()
 
 
 @pytest.fixture(scope="module")

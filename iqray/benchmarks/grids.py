@@ -54,7 +54,7 @@ def build_grid_benchmark(
     if name == RESUME:
         return _build_resume(folder, job)
     is_overhead = name == TRIAL_OVERHEAD
-    recipe = _describe_recipe(epochs=3, steps=1 if is_overhead else None)
+    recipe = describe_recipe(epochs=3, steps=1 if is_overhead else None)
     seeds = range(4 if is_overhead else 2)  # times four subsets
     grid = prepare_grid(images, folder, job, num_threads, recipe, seeds)
     return Benchmark(
@@ -68,7 +68,7 @@ def build_grid_benchmark(
     )
 
 
-def _describe_recipe(epochs: float, steps: int | None) -> dict[str, Any]:
+def describe_recipe(epochs: float, steps: int | None) -> dict[str, Any]:
     """The paper's recipe at sizes that take seconds.
 
     Images are packed at their native size, so that both sides crop the same pixels.
@@ -103,14 +103,14 @@ def _run_script(grid: SmallGrid, trial: Trial, folder: Path) -> dict[str, float]
         (folder / split).mkdir(parents=True)
         for category in trial.categories:
             (folder / split / category).symlink_to(grid.images / split / category)
-    np.savez(folder / "plan.npz", **_plan_batches(trial, folder / "train", grid.num_threads))
+    np.savez(folder / "plan.npz", **plan_batches(trial, folder / "train", grid.num_threads))
     names = ("plan.npz", "train", "val", "result.json")
     command = [sys.executable, "-m", "iqray.benchmarks.torchvision_script"]
     run_process([*command, *(str(folder / name) for name in names)], grid.num_threads)
     return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
-def _plan_batches(trial: Trial, folder: Path, num_workers: int) -> dict[str, Any]:
+def plan_batches(trial: Trial, folder: Path, num_workers: int) -> dict[str, Any]:
     """Everything random and scheduled of a trial, for a script that draws nothing itself."""
     files = sorted(folder.glob("*/*"))  # ImageFolder's order
     shapes = np.array([Image.open(file).size[::-1] for file in files], dtype=np.int64)
@@ -157,9 +157,19 @@ def _compare_losses(ours: Results, theirs: Results) -> Fidelity:
 
 
 def _compare_trials(grid: SmallGrid, ours: Results, theirs: Results) -> Fidelity:
-    """Judge losses, their independence of what ran before, and the time between trials."""
+    """Judge by the scripts' trials, and by a run in another order."""
+    return judge_trials(ours, theirs, alone=_run_grid(grid, num_concurrent=1))
+
+
+def judge_trials(ours: Results, theirs: Results, alone: Results) -> Fidelity:
+    """Judge losses, their independence of what ran before, and the time between trials.
+
+    Args:
+        ours: of the run that was timed.
+        theirs: of the scripts.
+        alone: of a run with one trial at a time.
+    """
     agreement = _compare_losses(ours, theirs)
-    alone = _run_grid(grid, num_concurrent=1)
     is_same = all(alone[name]["final_loss"] == ours[name]["final_loss"] for name in ours)
     times = sorted(result["finished_s"] for result in ours.values())
     trial_s = (times[-1] - times[0]) / (len(times) - 1)

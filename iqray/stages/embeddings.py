@@ -6,7 +6,7 @@ Reads the networks of finished trials, untrained and published ones and the user
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -44,6 +44,8 @@ class EmbeddingTask:
     """A network and a set of images; a file for each layer.
 
     Attributes:
+        network: that embeds.
+        images: that are embedded.
         files: by layer the path of its table.
         key: of what is in them.
     """
@@ -53,9 +55,16 @@ class EmbeddingTask:
     files: dict[str, str]
     key: str
 
-    def list_missing(self, storage: Storage) -> list[str]:
-        """Layers whose table is not there, or is of something else."""
-        return [name for name, path in self.files.items() if storage.read_key(path) != self.key]
+    @property
+    def num_images(self) -> int:
+        """Images of the set."""
+        return self.images.images.num_rows
+
+    def find_missing(self, storage: Storage) -> dict[str, str]:
+        """Files that are not there, or are of something else, by layer."""
+        return {
+            layer: path for layer, path in self.files.items() if storage.read_key(path) != self.key
+        }
 
 
 def request_embedders(study: Study) -> WorkerRequest:
@@ -70,11 +79,10 @@ def make_embeddings(run: Run) -> None:
     if run.study.embeddings.is_empty:
         return
     tasks = list(_plan(run))
-    total = sum(task.images.images.num_rows for task in tasks)
-    with show_stage("embeddings", total, "images") as line:
-        missing = {id(task): task.list_missing(run.storage) for task in tasks}
-        todo = [task for task in tasks if missing[id(task)]]
-        line.skip(total - sum(task.images.images.num_rows for task in todo))
+    with show_stage("embeddings", sum(task.num_images for task in tasks), "images") as line:
+        missing = [replace(task, files=task.find_missing(run.storage)) for task in tasks]
+        todo = [task for task in missing if task.files]
+        line.skip(line.total - sum(task.num_images for task in todo))
         if todo:
             pool = _build_pool(run, todo)
             run_pools([pool], lambda written: line(written.num_rows))
@@ -157,7 +165,7 @@ def _instruct(run: Run, task: EmbeddingTask) -> dict[str, Any]:
         "network": asdict(task.network),
         "input_px": recipe.architectures[architecture].input_px,
         "stored_px": recipe.compute_stored_px(architecture),
-        "files": {layer: task.files[layer] for layer in task.list_missing(run.storage)},
+        "files": task.files,
         "key": task.key,
     }
 
@@ -171,7 +179,7 @@ def _write_index(run: Run, tasks: Sequence[EmbeddingTask]) -> None:
             "network": task.network.name,
             "kind": task.network.kind,
             "architecture": task.network.architecture,
-            "num_images": task.images.images.num_rows,
+            "num_images": task.num_images,
             "path": path,
         }
         for task in tasks

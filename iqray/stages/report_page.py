@@ -13,8 +13,8 @@ from iqray.inputs.duplicates import DuplicateCounts, count_duplicates, describe_
 from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS
 from iqray.rdm import compute_centroids, compute_rdm, embed_mds
 from iqray.recipes import INCEPTION_AUX_MIN_PX
-from iqray.report import ReportInputs, build_report
-from iqray.report_figures import ReportFigure, build_figures
+from iqray.report import ReportInputs, build_report, draw_figures
+from iqray.report_figures import ReportFigure
 from iqray.results import count_images, count_scores
 from iqray.run import Run, get_versions
 from iqray.scoring.plans import read_scores
@@ -31,15 +31,7 @@ _SEED = 0
 def write_page(run: Run) -> None:
     """Write the figures and, last, the page."""
     inputs = _collect_inputs(run, count_duplicates(run.storage.read_table(DUPLICATES_PATH)))
-    figures = list(
-        build_figures(
-            inputs.rank_counts,
-            inputs.cells,
-            inputs.category_stats,
-            inputs.subsets,
-            inputs.mds_examples,
-        )
-    )
+    figures = draw_figures(inputs)
     for figure in figures:
         _write_figure(run, figure)
     run.storage.write_bytes(REPORT_PATH, build_report(inputs, figures).encode())
