@@ -1,22 +1,23 @@
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from pyiqa.matlab_utils import imresize
+from pyiqa.matlab_utils import fspecial, imresize
 from pyiqa.utils.color_util import to_y_channel
 from scipy.ndimage import correlate
 from scipy.special import gammaln
 
 from iqray.compiling import compile_kernel
-from iqray.metrics.brisque import BrisqueScorer
+from iqray.metrics.image_scorers import load_image_scorer
 from iqray.metrics.networks import load_network
-from iqray.metrics.niqe import NiqeScorer
-from iqray.metrics.nss import compute_luma, find_ties_rounded_down, halve
+from iqray.metrics.nss import build_window, compute_luma, find_ties_rounded_down, halve
 from iqray.metrics.weights import find_weights
 from tests.metric_weights import draw_texture, write_random_weights
 
-SCORERS = {"brisque": BrisqueScorer, "niqe": NiqeScorer}
 TOLERANCES = {"brisque": 1e-4, "niqe": 1e-5}
 SHIFTS = {"brisque": [(0, 1), (1, 0), (1, 1), (-1, 1)], "niqe": [(0, 1), (1, 0), (1, 1), (1, -1)]}
 ALPHAS = np.arange(0.2, 10.0005, 0.001)
@@ -63,21 +64,26 @@ def one_thread():
     torch.set_num_threads(num_threads)
 
 
-@pytest.fixture(scope="module", params=list(SCORERS))
+@pytest.fixture(scope="module", params=["brisque", "niqe"])
 def metric(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory, metric):
+def weights(tmp_path_factory, metric):
     path = tmp_path_factory.mktemp("weights")
     write_random_weights(path)
-    return load_network(find_weights(path, metric))
+    return find_weights(path, metric)
 
 
 @pytest.fixture(scope="module")
-def scorer(metric, network):
-    return SCORERS[metric](network)
+def network(weights):
+    return load_network(weights)
+
+
+@pytest.fixture(scope="module")
+def scorer(weights):
+    return load_image_scorer(weights)
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -98,6 +104,11 @@ def test_regular_images_end_as_in_pyiqas_network(metric, network, scorer, name):
             scorer(image)
     else:
         assert scorer(image) == pytest.approx(expected, rel=TOLERANCES[metric], nan_ok=True)
+
+
+def test_the_window_is_pyiqas():
+    expected = fspecial(7, 7 / 6, 1)[0, 0].numpy()
+    np.testing.assert_array_equal(build_window(), expected)
 
 
 @pytest.mark.parametrize("metric", ["brisque"], indirect=True)
@@ -178,6 +189,20 @@ def test_halving_is_pyiqas_imresize(shape):
 
 def test_halving_keeps_a_flat_plane_flat():
     np.testing.assert_array_equal(halve(np.full((20, 31), 255, np.float32)), 255)
+
+
+def test_neither_metric_imports_pyiqa(weights):
+    # pyiqa takes seconds, which every scoring process would wait for.
+    program = (
+        "import pickle, sys, numpy as np; from iqray.metrics.scorer import Scorer\n"
+        "scorer = Scorer(pickle.loads(bytes.fromhex(sys.argv[1])))\n"
+        "image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)\n"
+        "[result] = scorer.score([image])\n"
+        "print(result.status, *({'pyiqa', 'torchvision'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, pickle.dumps(weights).hex()]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == ["ok"]
 
 
 def test_a_kernel_whose_cache_cannot_be_written_is_compiled_all_the_same():

@@ -1,27 +1,24 @@
 """BRISQUE of one image on a CPU: pyiqa's score, bit by bit, from compiled statistics.
 
-Reads uint8 RGB pixels and the parameters of a loaded pyiqa network. Source: Mittal, Moorthy and
+Reads uint8 RGB pixels. Source: Mittal, Moorthy and
 Bovik 2012, "No-reference image quality assessment in the spatial domain". MSCN stands for its
 mean-subtracted contrast-normalised coefficients: (x - local mean) / (local deviation + 1).
 """
 
-from typing import Any
-
 import numpy as np
 import torch
-from pyiqa.archs.brisque_arch import rbf_kernel, scale_features
-from pyiqa.matlab_utils import fspecial
 
 from iqray.compiling import compile_kernel
 from iqray.metrics.nss import (
     RADIUS,
     WINDOW,
-    WINDOW_SD_PX,
     ShapeTable,
+    build_window,
     compute_luma,
     find_ties_rounded_down,
     halve,
 )
+from iqray.metrics.nss_parameters import BrisqueParameters
 
 # Each coefficient is multiplied with the one that lies (rows, columns) before it.
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
@@ -30,6 +27,25 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 _ZERO_DEVIATION = 1e-8
 
 _EPS = np.finfo(np.float32).eps  # what pyiqa adds below a square root
+
+# Of the published regression (LIVE, University of Texas at Austin: index_algorithms.htm), as pyiqa
+# has them: width of the kernel, bias, and each statistic's smallest and largest value in training.
+_GAMMA = 0.05
+_RHO = -153.591
+_RANGES = (
+    # Shape and variance, then shape, mean, left and right variance of four products: native size,
+    ((0.338, 10), (0.017204, 0.806612)),
+    ((0.236, 1.642), (-0.123884, 0.20293), (0.000155, 0.712298), (0.001122, 0.470257)),
+    ((0.244, 1.641), (-0.123586, 0.179083), (0.000152, 0.710456), (0.000975, 0.470984)),
+    ((0.249, 1.555), (-0.135687, 0.100858), (0.000174, 0.684173), (0.000913, 0.534174)),
+    ((0.258, 1.561), (-0.143408, 0.100486), (0.000179, 0.685696), (0.000888, 0.536508)),
+    # half size.
+    ((0.471, 3.264), (0.012809, 0.703171)),
+    ((0.218, 1.046), (-0.094876, 0.187459), (1.5e-5, 0.442057), (0.001272, 0.40803)),
+    ((0.222, 1.042), (-0.115772, 0.162604), (1.6e-5, 0.444362), (0.001374, 0.40243)),
+    ((0.227, 0.996), (-0.117188, 0.098323), (3e-5, 0.531903), (0.001122, 0.369589)),
+    ((0.228, 0.99), (-0.12243, 0.098658), (2.8e-5, 0.530092), (0.001118, 0.370399)),
+)
 
 
 class BrisqueScorer:
@@ -44,16 +60,17 @@ class BrisqueScorer:
     without fused multiply-adds scores differ by about 1e-3.
 
     Args:
-        network: pyiqa's BRISQUE with its support vectors.
+        parameters: of the regression.
     """
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self._vectors = network.sv.float().t()
-        self._coefficients = network.sv_coef.float()
+    def __init__(self, parameters: BrisqueParameters) -> None:
+        self._vectors = parameters.vectors.t()
+        self._coefficients = parameters.coefficients
         self._tie_rounds_down = find_ties_rounded_down()
-        self._window = fspecial(WINDOW, WINDOW_SD_PX, 1)[0, 0].numpy()
+        self._window = build_window()
         self._shapes = ShapeTable(torch.float32)
+        flat = [bounds for statistics in _RANGES for bounds in statistics]
+        self._lowest, self._highest = torch.tensor(flat).unbind(dim=1)
 
     def __call__(self, image: np.ndarray) -> float:
         """Regression of the image's statistics on quality; lower is better.
@@ -68,9 +85,14 @@ class BrisqueScorer:
             ValueError: all coefficients are 0.
         """
         statistics = torch.from_numpy(self.compute_statistics(image))[None]
-        gamma, rho = self._network.gamma, self._network.rho
-        kernel = rbf_kernel(scale_features(statistics), self._vectors, gamma)
-        return (kernel @ self._coefficients - rho).item()
+        differences = self._scale(statistics)[:, :, None] - self._vectors[None]
+        kernel = torch.exp(-differences.pow(2).sum(dim=1) * _GAMMA)
+        return (kernel @ self._coefficients - _RHO).item()
+
+    def _scale(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Statistics (num_images, 36) as the support vectors are scaled, training's to [-1, 1]."""
+        # In this order of operations, in float32: see above.
+        return -1 + 2 * (statistics - self._lowest) / (self._highest - self._lowest)
 
     def compute_statistics(self, image: np.ndarray) -> np.ndarray:
         """18 statistics at each of two scales, (36,) float32."""

@@ -7,7 +7,6 @@ What each metric leaves out or does otherwise stands in its own module.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from iqray.metrics.clipiqa import ClipiqaForward
@@ -36,26 +35,3 @@ def build_forward(metric: str, network: nn.Module, precision: str = "fp32") -> n
         A module from (num_images, 3, height, width) float32 RGB in [0, 1] to num_images scores.
     """
     return _FORWARDS[metric](network, precision) if metric in _FORWARDS else network
-
-
-def build_image_scorer(metric: str, network: nn.Module) -> Callable[[np.ndarray], float] | None:
-    """Build a metric's score of one image at a time on the CPU, where that beats its network.
-
-    Args:
-        metric: pyiqa's name.
-        network: from `iqray.metrics.networks.load_network`, on the CPU.
-
-    Returns:
-        A function from (height, width, 3) uint8 RGB to the score, which is NaN or raises where
-        pyiqa's is or does; None for metrics that have no such function.
-    """
-    # Imported here, since they compile kernels that most processes do not need.
-    if metric == "brisque":
-        from iqray.metrics.brisque import BrisqueScorer
-
-        return BrisqueScorer(network)
-    if metric == "niqe":
-        from iqray.metrics.niqe import NiqeScorer
-
-        return NiqeScorer(network)
-    return None

@@ -8,7 +8,7 @@ state dicts, bare or under the key `params` (CNN-IQA, DBCNN, MUSIQ).
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +25,18 @@ from pyiqa.archs.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from pyiqa.archs.dbcnn_arch import DBCNN, SCNN
 from pyiqa.archs.musiq_arch import MUSIQ
 from pyiqa.archs.niqe_arch import NIQE
-from scipy.io.matlab import MatReadError
 from torch import nn
 from torchvision.models.vgg import cfgs as vgg_layouts
 from torchvision.models.vgg import make_layers
 
 from iqray.errors import StudyError
 from iqray.metrics.guards import forbid_network, forbid_unpickling, use_pyiqa_files
-from iqray.metrics.tensor_files import is_torchscript, read_tensors
+from iqray.metrics.nss_parameters import (
+    NUM_NSS_FEATURES,
+    read_brisque_parameters,
+    read_niqe_parameters,
+)
+from iqray.metrics.tensor_files import MISFITS, explain_misfit, is_torchscript, read_tensors
 from iqray.metrics.weights import MetricWeights
 
 logger = logging.getLogger(__name__)
@@ -55,11 +59,6 @@ CLIPIQA_PROMPTS = (
 # ImageNet's channel means and deviations: the normalisation of DBCNN in pyiqa.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# What torch, pyiqa and scipy raise when a file's content is not what a network needs.
-_MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, MatReadError)
-
-_NUM_NSS_FEATURES = 36  # 18 natural-scene statistics at each of two scales (BRISQUE, NIQE)
 
 
 class OfflineClipiqa(CLIPIQA):
@@ -176,21 +175,18 @@ def _create_niqe(mean: np.ndarray, covariance: np.ndarray) -> NIQE:
 
 
 _CREATORS: dict[str, Callable[[], nn.Module]] = {
-    "brisque": lambda: _create_brisque(torch.zeros(1), torch.zeros(1, _NUM_NSS_FEATURES)),
+    "brisque": lambda: _create_brisque(torch.zeros(1), torch.zeros(1, NUM_NSS_FEATURES)),
     "clipiqa": lambda: OfflineClipiqa(_create_clip_rn50()),
     "cnniqa": lambda: CNNIQA(pretrained=None),
     "dbcnn": OfflineDbcnn,
     "musiq": lambda: MUSIQ(pretrained=False),
-    "niqe": lambda: _create_niqe(np.zeros(_NUM_NSS_FEATURES), np.eye(_NUM_NSS_FEATURES)),
+    "niqe": lambda: _create_niqe(np.zeros(NUM_NSS_FEATURES), np.eye(NUM_NSS_FEATURES)),
 }
 
 
 def _load_brisque(path: Path) -> BRISQUE:
-    content = read_tensors(path)
-    with _explain_misfit(path, "BRISQUE"):
-        coefficients, vectors = content
-        _check_shape("sv", vectors.shape, (len(coefficients), _NUM_NSS_FEATURES))
-        return _create_brisque(coefficients, vectors)
+    parameters = read_brisque_parameters(path)
+    return _create_brisque(parameters.coefficients, parameters.vectors)
 
 
 def _load_clipiqa(path: Path) -> OfflineClipiqa:
@@ -198,23 +194,20 @@ def _load_clipiqa(path: Path) -> OfflineClipiqa:
         state = torch.jit.load(path, map_location="cpu").state_dict()
     else:
         state = read_tensors(path)
-    with _explain_misfit(path, "CLIP RN50"):
+    with explain_misfit(path, "CLIP RN50"):
         # pyiqa's builder rounds the weights to float16, the precision they are published in.
         return OfflineClipiqa(build_model(dict(state)).float())
 
 
 def _load_niqe(path: Path) -> NIQE:
-    with _explain_misfit(path, "NIQE"):
-        network = NIQE(pretrained_model_path=str(path))
-        _check_shape("mu_prisparam", network.mu_pris_param.shape, (_NUM_NSS_FEATURES,))
-        _check_shape("cov_prisparam", network.cov_pris_param.shape, (_NUM_NSS_FEATURES,) * 2)
-        return network
+    parameters = read_niqe_parameters(path)
+    return _create_niqe(parameters.mean, parameters.covariance)
 
 
 def _load_state(metric: str, path: Path) -> nn.Module:
     content = read_tensors(path)
     network = create_network(metric)
-    with _explain_misfit(path, type(network).__name__):
+    with explain_misfit(path, type(network).__name__):
         network.load_state_dict(clean_state_dict(content.get("params", content)))
     return network
 
@@ -241,7 +234,7 @@ def _create_pyiqa_metric(metric: str, folder: Path) -> nn.Module:
             network = pyiqa.create_metric(metric, device=torch.device("cpu"))
     except StudyError:
         raise
-    except (*_MISFITS, ImportError, OSError) as error:
+    except (*MISFITS, ImportError, OSError) as error:
         raise StudyError(
             f"pyiqa cannot load metric '{metric}' from {folder} ({type(error).__name__}: "
             f"{str(error)[:300]}); fetch its files again with jobs/prefetch_weights.py --metrics "
@@ -249,20 +242,3 @@ def _create_pyiqa_metric(metric: str, folder: Path) -> nn.Module:
         ) from error
     logger.debug("pyiqa: %s", printed.getvalue().strip())
     return network
-
-
-def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if tuple(found) != expected:
-        raise ValueError(f"{name} has shape {tuple(found)}, not {expected}")
-
-
-@contextlib.contextmanager
-def _explain_misfit(path: Path, network_name: str) -> Iterator[None]:
-    """Turn what goes wrong while weights are put into a network into an error naming the file."""
-    try:
-        yield
-    except _MISFITS as error:
-        raise StudyError(
-            f"{path} does not hold the weights of {network_name} ({str(error)[:300]}); "
-            "fetch it again"
-        ) from error

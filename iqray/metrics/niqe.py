@@ -1,26 +1,24 @@
 """NIQE of one image on a CPU: pyiqa's score in float64, from compiled statistics.
 
-Reads uint8 RGB pixels and the parameters of a loaded pyiqa network. Source: Mittal, Soundararajan
+Reads uint8 RGB pixels. Source: Mittal, Soundararajan
 and Bovik 2013, "Making a completely blind image quality analyzer". MSCN stands for mean-subtracted
 contrast-normalised coefficients: (x - local mean) / (local deviation + 1).
 """
 
-from typing import Any
-
 import numpy as np
 import torch
-from pyiqa.matlab_utils import fspecial
 
 from iqray.compiling import compile_kernel
 from iqray.metrics.nss import (
     RADIUS,
-    WINDOW,
     WINDOW_SD_PX,
     ShapeTable,
+    build_window,
     compute_luma,
     find_ties_rounded_down,
     halve,
 )
+from iqray.metrics.nss_parameters import NiqeParameters
 
 _BLOCK_PX = 96
 
@@ -39,12 +37,12 @@ class NiqeScorer:
     """NIQE of one image after another, in float64.
 
     Args:
-        network: pyiqa's NIQE with its pristine Gaussian.
+        parameters: the pristine Gaussian.
     """
 
-    def __init__(self, network: Any) -> None:
-        self._mean = network.mu_pris_param.double()
-        self._covariance = network.cov_pris_param.double()
+    def __init__(self, parameters: NiqeParameters) -> None:
+        self._mean = torch.from_numpy(parameters.mean)
+        self._covariance = torch.from_numpy(parameters.covariance)
         self._tie_rounds_down = find_ties_rounded_down()
         self._taps = _build_taps()
         self._shapes = ShapeTable(torch.float64)
@@ -107,7 +105,7 @@ def _build_taps() -> np.ndarray:
     """
     distances = np.arange(-RADIUS, RADIUS + 1)
     taps = np.exp(-(distances**2) / (2 * WINDOW_SD_PX**2))
-    total = fspecial(WINDOW, WINDOW_SD_PX, 1).double().sum().item()
+    total = build_window().sum(dtype=np.float64)
     return taps / taps.sum() * np.sqrt(total)
 
 

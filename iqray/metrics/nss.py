@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyiqa.utils.color_util import to_y_channel
 
 from iqray.compiling import compile_kernel
 
@@ -20,10 +19,24 @@ RADIUS = 3
 WINDOW = 2 * RADIUS + 1
 WINDOW_SD_PX = 7 / 6
 
+# To Y, I and Q (columns) from R, G and B (rows), as pyiqa rounds NTSC's matrix.
+_YIQ = ((0.299, 0.5959, 0.2115), (0.587, -0.2746, -0.5227), (0.114, -0.3213, 0.3112))
+
 # MATLAB's imresize at scale 0.5: the cubic kernel (a = -0.5) stretched to 8 taps, which lie at odd
 # quarters from its centre. The taps are exact in float32 and add up to 1.
 _HALVING_TAPS = np.array([-3, -9, 29, 111, 111, 29, -9, -3], np.float32) / np.float32(256)
 _HALVING_REACH = 3  # pixels before position 2 * i that output pixel i depends on
+
+
+def build_window() -> np.ndarray:
+    """Gaussian window in which local mean and deviation are taken, (7, 7) float32.
+
+    It sums to 1 in float64, and to 1 + 1e-8 as it is rounded to float32.
+    """
+    distances = np.arange(-RADIUS, RADIUS + 1)
+    squares = distances[:, None] ** 2 + distances**2
+    weights = np.exp(-squares / (2 * WINDOW_SD_PX**2))
+    return (weights / weights.sum()).astype(np.float32)
 
 
 def compute_luma(image: np.ndarray, tie_rounds_down: np.ndarray) -> np.ndarray:
@@ -77,7 +90,8 @@ def find_ties_rounded_down() -> np.ndarray:
     red, green = np.nonzero(blue >= 0)
     ties = np.stack([red, green, blue[red, green]])
     colours = torch.from_numpy(ties.astype(np.float32)).div(255)
-    luma = to_y_channel(colours.reshape(1, 3, 1, -1), 255.0).flatten().numpy()
+    # All three columns, and pixels in rows: another product could take another way of rounding.
+    luma = ((colours.T.contiguous() @ torch.tensor(_YIQ))[:, 0] * 255).round().numpy()
     rounds_down = np.zeros((256, 256), bool)
     rounds_down[red, green] = 1000 * luma < np.array([299, 587, 114]) @ ties
     return rounds_down

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from iqray.metrics.batches import plan_batches
-from iqray.metrics.forwards import build_forward, build_image_scorer
-from iqray.metrics.networks import load_network
+from iqray.metrics.image_scorers import load_image_scorer
 from iqray.metrics.precision import check_precision, use_precision
 from iqray.metrics.registry import FULL_PRECISION, METRICS_WITH_PRECISIONS, find_metric
 from iqray.metrics.weights import MetricWeights
@@ -77,12 +76,15 @@ class Scorer:
         check_precision(precision)
         self.info = find_metric(weights.metric)
         self._precision = precision if weights.metric in METRICS_WITH_PRECISIONS else FULL_PRECISION
-        network = load_network(weights)
-        self._score_image = build_image_scorer(weights.metric, network)
+        self._score_image = load_image_scorer(weights)
         self._device = torch.device("cpu" if self._score_image else device)
         self._threads: ThreadPoolExecutor | None = None
         if not self._score_image:
-            forward = build_forward(weights.metric, network, self._precision)
+            # Imported here, as pyiqa takes seconds, which BRISQUE and NIQE need not wait for.
+            from iqray.metrics.forwards import build_forward
+            from iqray.metrics.networks import load_network
+
+            forward = build_forward(weights.metric, load_network(weights), self._precision)
             self._forward = forward.to(self._device)
 
     @property

@@ -5,11 +5,12 @@ run any code when it is read, so only a file whose sha256 is pinned in iqray is 
 only by `convert_file`, which scoring never calls.
 """
 
+import contextlib
 import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from iqray.errors import StudyError
 from iqray.identity import compute_sha256
+
+# What torch, pyiqa and scipy raise when a file's content is not what a metric needs.
+MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 # Joins the keys of nested containers in a safetensors file. State dicts use dots.
 _NESTING = "/"
@@ -51,6 +55,36 @@ def refuse_pickle(path: object) -> StudyError:
         "unpickled, which can run any code. Weights must be tensors only; fetch the file "
         "again, or save its state dict anew with torch.save"
     )
+
+
+def check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Check the shape of an array in a weight file.
+
+    Raises:
+        ValueError: it is another.
+    """
+    if tuple(found) != expected:
+        raise ValueError(f"{name} has shape {tuple(found)}, not {expected}")
+
+
+@contextlib.contextmanager
+def explain_misfit(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
+    """Turn what goes wrong while weights are taken from a file into an error naming the file.
+
+    Args:
+        path: of the weight file.
+        what: whose weights it should hold.
+        more: errors that the file's reader raises besides `MISFITS`.
+
+    Raises:
+        StudyError: the block has raised one of them.
+    """
+    try:
+        yield
+    except MISFITS + more as error:
+        raise StudyError(
+            f"{path} does not hold the weights of {what} ({str(error)[:300]}); fetch it again"
+        ) from error
 
 
 def is_torchscript(path: Path) -> bool:
