@@ -6,7 +6,6 @@ network is built, in the whole process, and puts it back.
 """
 
 import contextlib
-import os
 import pickle
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 import torch.hub
 
+from iqray.environment import set_variables
 from iqray.errors import StudyError
 from iqray.metrics.offline import OFFLINE_VARIABLES
 from iqray.metrics.tensor_files import read_tensors, refuse_pickle
@@ -42,8 +42,7 @@ def use_pyiqa_files(directory: Path) -> Iterator[None]:
     variables = get_pyiqa_variables(directory)
     pyiqa_folder = str(Path(variables["TORCH_HOME"]) / "hub" / "pyiqa")
     with contextlib.ExitStack() as stack:
-        for name, value in variables.items():
-            stack.enter_context(_set_variable(name, value))
+        stack.enter_context(set_variables(variables))
         # Modules that have read the environment before.
         for module in _list_modules("pyiqa", "DEFAULT_CACHE_DIR"):
             stack.enter_context(replace_attribute(module, "DEFAULT_CACHE_DIR", pyiqa_folder))
@@ -66,8 +65,7 @@ def forbid_network(metric: str) -> Iterator[None]:
         )
 
     with contextlib.ExitStack() as stack:
-        for name in OFFLINE_VARIABLES:
-            stack.enter_context(_set_variable(name, "1"))
+        stack.enter_context(set_variables(dict.fromkeys(OFFLINE_VARIABLES, "1")))
         for module in _list_modules("huggingface_hub.constants", "HF_HUB_OFFLINE"):
             stack.enter_context(replace_attribute(module, "HF_HUB_OFFLINE", True))
         stack.enter_context(replace_attribute(torch.hub, "urlopen", refuse))
@@ -129,19 +127,6 @@ class _ArchivedTensors:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return self._tensors
-
-
-@contextlib.contextmanager
-def _set_variable(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _list_modules(prefix: str, attribute: str) -> list[Any]:
