@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from iqray.cost import NODE_HOURS_PATH
 from tests.cluster_files import PROJECT
 from tests.small_study import TIMEOUT_S, write_study
 from tests.token_head import RAY, Head, make_environment, start_head
@@ -69,7 +70,7 @@ def outputs(
 ) -> tuple[Path, list[str]]:
     """Root of a study whose job was submitted twice, and what each submission printed."""
     root = tmp_path_factory.mktemp("submitted") / "out"
-    study = write_study(inputs, root)
+    study = write_study(inputs, root, prices={"cpu_node": 1.5})
     environment = head.make_environment()
     return root, [submit(head, project, study, environment) for _ in range(2)]
 
@@ -108,6 +109,14 @@ def test_a_submitted_study_succeeds(outputs: tuple[Path, list[str]]) -> None:
     assert "succeeded" in first
     cells = pd.read_parquet(root / "results/cells.parquet")
     assert (cells["status"] == "ok").all()
+
+
+def test_the_nodes_hours_are_noted(outputs: tuple[Path, list[str]]) -> None:
+    root, _ = outputs
+    hours = json.loads((root / NODE_HOURS_PATH).read_text())
+    seconds = sum(json.loads((root / "stage_seconds.json").read_text()).values())
+    assert list(hours) == ["cpu_node"]  # one node that is head and worker
+    assert 0.5 * seconds < 3600 * hours["cpu_node"] < 10 * seconds
 
 
 def test_a_second_submission_does_nothing(outputs: tuple[Path, list[str]]) -> None:
