@@ -120,14 +120,21 @@ def _quieten_ray() -> None:
 
 
 def _read_resources() -> ClusterResources:
+    alive = list_alive()
+    return ClusterResources(alive, tuple(list_future_nodes(alive, _read_autoscaler())))
+
+
+def list_alive() -> tuple[NodeResources, ...]:
+    """Nodes of the cluster that are alive; none before Ray is joined."""
     import ray
 
-    alive = tuple(
+    if not ray.is_initialized():
+        return ()
+    return tuple(
         NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
         for node in ray.nodes()
         if node["Alive"]
     )
-    return ClusterResources(alive, tuple(list_future_nodes(alive, _read_autoscaler())))
 
 
 def list_future_nodes(alive: Sequence[NodeResources], config: Any) -> Iterator[NodeResources]:

@@ -58,12 +58,28 @@ class GridResources:
         return {"CPU": self.num_cpus, "GPU": self.num_gpus.get(trial.architecture, 0)}
 
 
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial that has ended.
+
+    Attributes:
+        trial_id: which.
+        status: ok, not_converged or failed.
+        seconds: from its start to its end, waiting for workers included; none where its process
+            was lost.
+    """
+
+    trial_id: str
+    status: str
+    seconds: float | None
+
+
 def run_trials(
     trials: Sequence[Trial],
     runner: TrialRunner,
     resources: GridResources,
     name: str,
-    report: Callable[[int], None],
+    report: Callable[[EndedTrial], None],
 ) -> None:
     """Train every trial given; one that fails does not stop the others.
 
@@ -72,7 +88,7 @@ def run_trials(
         runner: what a process does with a trial.
         resources: per trial, and the cap on concurrent trials.
         name: of the experiment.
-        report: called with 1 for each trial that has ended, finished or failed.
+        report: called with each trial that has ended, finished or failed.
     """
     if not trials:
         return
@@ -156,16 +172,18 @@ def _make_trainable() -> type:
     return TrainOnSubset
 
 
-def _make_reporter(report: Callable[[int], None]) -> Any:
+def _make_reporter(report: Callable[[EndedTrial], None]) -> Any:
     from ray import tune
 
     class Reporter(tune.Callback):  # type: ignore[misc]
-        """Counts trials that have ended."""
+        """Tells of trials that have ended."""
 
-        def on_trial_complete(self, *_: Any, **__: Any) -> None:
-            report(1)
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
+            result = trial.last_result  # of the one step that is the whole trial
+            seconds = result["time_this_iter_s"]
+            report(EndedTrial(trial.config["trial_id"], result["status"], seconds))
 
-        def on_trial_error(self, *_: Any, **__: Any) -> None:
-            report(1)
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
+            report(EndedTrial(trial.config["trial_id"], "failed", None))
 
     return Reporter()

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from iqray.cost import NodePrices
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
 from iqray.embedding_settings import TRIALS, EmbeddingSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
@@ -159,6 +160,7 @@ class Study(StudyPart):
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    prices: NodePrices | None = None
 
     @field_validator("recipe", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
 from iqray.cluster import Cluster
+from iqray.cost import watch_cost
 from iqray.network_files import check_networks
 from iqray.plan import describe_plan
 from iqray.preflight import check_study
@@ -48,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         log = open_log(storage, "full_grid")
         print(f"study '{study.name}' below {storage.describe('')}; log in {log}")
-        for name, stage in STAGES.items():
-            if arguments.only in (None, name):
-                stage(run)
+        with watch_cost(study.name, study.prices, storage):
+            for name, stage in STAGES.items():
+                if arguments.only in (None, name):
+                    stage(run)
         if arguments.only is None:
             print(summarise_run(run))
             if count_lost_cells(run):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from iqray.cli import add_common_arguments, find_root, open_log, run_job
 from iqray.cluster import Cluster
+from iqray.cost import watch_cost
 from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.inputs.image_root import ImageRoot
@@ -46,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             from iqray.stages.demo import make_demo
 
             make_demo(run)
-        make_manifests(run)
-        make_scores(run)
+        with watch_cost(study.name, study.prices, storage):
+            make_manifests(run)
+            make_scores(run)
         print(f"\n{summarise_scores(storage, plan_study_scores(run))}")
         print(f"\nscores: {storage.describe('scores')}")
 

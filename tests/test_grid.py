@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iqray.grid import GridResources, run_trials
+from iqray.grid import EndedTrial, GridResources, run_trials
 from iqray.recipes import RECIPES
 from iqray.stages.trials import request_trainers
 from iqray.storage import Storage
@@ -76,13 +76,17 @@ def test_neither_a_failure_nor_a_dead_process_stops_the_others(tmp_path: Path) -
     ]
     storage = Storage(str(tmp_path))
     runner = ScriptedRunner(storage, {}, {}, save_models=False)
-    counts: list[int] = []
+    ended: list[EndedTrial] = []
 
-    run_trials(trials, runner, GridResources(1, max_retries=1), "test", counts.append)
+    run_trials(trials, runner, GridResources(1, max_retries=1), "test", ended.append)
 
     results = read_results(storage, [trial.trial_id for trial in trials])
     statuses = [results[trial.trial_id]["status"] for trial in trials]
     assert statuses == ["ok", "failed", "failed", "ok", "ok"]
     assert results[trials[1].trial_id]["reason"] == "planned"
     assert "process ended" in results[trials[2].trial_id]["reason"]
-    assert sum(counts) == 5
+    assert {trial.trial_id: trial.status for trial in ended} == {
+        trial.trial_id: status for trial, status in zip(trials, statuses, strict=True)
+    }
+    assert [trial.seconds is None for trial in ended].count(True) == 1  # the dead process
+    assert all(trial.seconds > 0 for trial in ended if trial.seconds is not None)

@@ -1,8 +1,5 @@
 """An image's score is the same whatever its batch, neighbours, actor and run, for each metric."""
 
-import time
-import urllib.request
-
 import numpy as np
 import pytest
 
@@ -10,6 +7,7 @@ from iqray.metrics.registry import METRICS_WITH_FILES
 from iqray.pools import PoolSize, Written, run_pools
 from iqray.scoring.plans import build_score_pool, complete_scores
 from iqray.storage import Storage
+from tests.metrics_port import wait_for_lines
 from tests.test_scoring import ATTEMPTS, NUM_IMAGES, Bench, read_rows
 
 pytestmark = pytest.mark.slow
@@ -69,33 +67,16 @@ def test_scores_do_not_depend_on_company_actor_or_run(
 
 
 def test_meters_reach_the_nodes_metrics_port(one_by_one: Storage) -> None:
-    import ray
-
-    [node] = ray.nodes()
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    lines = wait_for_line(url, "ray_iqray_images_scored_total")
+    lines = wait_for_lines("ray_iqray_images_scored_total")
     scored = [line for line in lines if 'metric="niqe"' in line and 'dataset="d"' in line]
     assert scored
     rows = read_rows(one_by_one, "niqe").values()
     num_ok = sum(row["status"] == "ok" for row in rows)
     assert max(float(line.split()[-1]) for line in scored) >= num_ok
-    failed = wait_for_line(url, "ray_iqray_image_failures_total")
+    failed = wait_for_lines("ray_iqray_image_failures_total")
     assert any('status="too_small"' in line and 'metric="niqe"' in line for line in failed)
-    rates = wait_for_line(url, "ray_iqray_images_per_s")
+    rates = wait_for_lines("ray_iqray_images_per_s")
     assert all(np.isfinite(float(line.split()[-1])) for line in rates)
-
-
-def wait_for_line(url: str, name: str) -> list[str]:
-    """Lines of a meter; processes send theirs to the node every few seconds."""
-    deadline = time.monotonic() + 60
-    while True:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  this machine
-            text = answer.read().decode()
-        lines = [line for line in text.splitlines() if line.startswith(name + "{")]
-        if lines:
-            return lines
-        assert time.monotonic() < deadline, f"{name} is not exported"
-        time.sleep(1)
 
 
 def test_no_notes_stay_behind(resumed: Storage) -> None:

@@ -4,7 +4,8 @@ import logging
 import sys
 
 from iqray.errors import StudyError
-from iqray.grid import GridResources, run_trials
+from iqray.grid import EndedTrial, GridResources, run_trials
+from iqray.grid_meters import GridMeters
 from iqray.pack_plan import check_packs_fit
 from iqray.progress import show_stage
 from iqray.provenance import describe_code
@@ -53,7 +54,7 @@ def request_trainers(study: Study) -> list[WorkerRequest]:
 
 def train_grid(run: Run) -> None:
     """Train and test every trial that has no result."""
-    _, trials = plan_grid(run)
+    cells, trials = plan_grid(run)
     settings = run.study.training
     finished = list_finished(run.storage, trials)
     with show_stage("trials", len(trials), "trials") as line:
@@ -73,7 +74,13 @@ def train_grid(run: Run) -> None:
             max_retries=settings.max_retries,
             engine=settings.choose_engine(),
         )
-        run_trials(missing, _make_runner(run), resources, run.study.name, line)
+        meters = GridMeters(run.study.name, cells, trials, finished)
+
+        def count(ended: EndedTrial) -> None:
+            line(1)
+            meters.count(ended)
+
+        run_trials(missing, _make_runner(run), resources, run.study.name, count)
         run.record_seconds(line)
     _warn_of_failures(run, trials)
 
