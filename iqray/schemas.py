@@ -148,6 +148,35 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
+# One row per condition of an RDM: an image, or a category's mean embedding. The lists joined are
+# the condensed upper triangle, row by row, as scipy's squareform reads it.
+RDM = pa.schema(
+    [
+        ("category", pa.string()),
+        ("path", pa.string()),  # of the image; null for a category
+        ("image_id", pa.int64()),  # likewise
+        ("num_images", pa.int64()),  # averaged: 1 for an image
+        ("measure", pa.string()),  # of dissimilarity, equal in all rows
+        ("dissimilarities", pa.list_(pa.float32())),  # from this condition to each later one
+    ]
+)
+
+# One row per RDM that the study's `rdms` asks for.
+RDMS = pa.schema(
+    [
+        ("dataset", pa.string()),  # of the images, or the name of extra images
+        ("images", pa.string()),  # own, all_subsets, all_categories
+        ("layer", pa.string()),  # penultimate, logits or a module's name
+        ("network", pa.string()),  # a trial's id, or the network's name
+        ("kind", pa.string()),  # trials, untrained, pretrained, checkpoint
+        ("architecture", pa.string()),
+        ("level", pa.string()),  # category, image
+        ("measure", pa.string()),  # euclidean, cosine, correlation
+        ("num_images", pa.int64()),  # embedded
+        ("path", pa.string()),  # of the table of RDM; beside it .h5 for rsatoolbox
+    ]
+)
+
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
 # of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average. What
 # a trial that did not converge measured stays in its row, but is in no rank and no average.

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
 from iqray.embedding_settings import TRIALS, EmbeddingSettings
+from iqray.rdm_settings import RdmSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 from iqray.training_settings import TrainingSettings, check_training
 
@@ -159,6 +160,7 @@ class Study(StudyPart):
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    rdms: RdmSettings = RdmSettings()
 
     @field_validator("recipe", mode="before")
     @classmethod
