@@ -72,12 +72,21 @@ def write_rdm(
 def read_rdm(storage: Storage, path: str) -> Rdm:
     """Read an RDM from its Parquet table."""
     table = storage.read_table(path)
-    by_image = table["path"].null_count == 0
     return Rdm(
-        names=tuple(table["path" if by_image else "category"].to_pylist()),
+        names=_name_conditions(table),
         dissimilarities=table["dissimilarities"].combine_chunks().flatten().to_numpy(),
         measure=str(table["measure"][0]),
     )
+
+
+def read_names(storage: Storage, path: str) -> tuple[str, ...]:
+    """The names of an RDM's conditions alone, without its numbers."""
+    return _name_conditions(storage.read_table(path, columns=["category", "path"]))
+
+
+def _name_conditions(table: pa.Table) -> tuple[str, ...]:
+    by_image = table["path"].null_count == 0
+    return tuple(table["path" if by_image else "category"].to_pylist())
 
 
 def _write_hdf5(

@@ -177,6 +177,22 @@ RDMS = pa.schema(
     ]
 )
 
+# One row per RDM of RDMS and comparison with RDMs that the user has supplied.
+CORRESPONDENCE = pa.schema(
+    [
+        *((name, RDMS.field(name).type) for name in RDMS.names if name != "num_images"),
+        ("comparison", pa.string()),  # spearman, tau_a, cosine
+        ("num_conditions", pa.int64()),  # categories or images that both have
+        ("num_subjects", pa.int64()),  # supplied
+        ("value", pa.float64()),  # mean over subjects, in [-1, 1]
+        ("low", pa.float64()),  # 95 % interval: conditions and subjects drawn with replacement
+        ("high", pa.float64()),
+        ("ceiling_low", pa.float64()),  # noise ceiling over these conditions; null for one subject
+        ("ceiling_high", pa.float64()),
+        ("reason", pa.string()),  # why value is null; else empty
+    ]
+)
+
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
 # of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average. What
 # a trial that did not converge measured stays in its row, but is in no rank and no average.
