@@ -193,6 +193,56 @@ CORRESPONDENCE = pa.schema(
     ]
 )
 
+# One row per image of a derived dataset, which stage `manifest` reads as it does a user's own.
+DERIVED_IMAGES = pa.schema(
+    [
+        ("image", pa.binary()),  # encoded: PNG where pixels were changed, else the original's bytes
+        ("category", pa.string()),
+        ("path", pa.string()),  # of the image it was made from
+    ]
+)
+
+# One row per changed subset, architecture and seed; differences are from the control.
+INTERVENTION_EFFECTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),  # by which the subset was chosen
+        ("subset", pa.string()),
+        ("variant", pa.string()),  # such as unchanged, blur-0.5, nearest-0.5
+        ("control", pa.string()),  # unchanged; of a choice of images the random choice of as many
+        ("architecture", pa.string()),
+        ("seed", pa.int64()),
+        ("trial_id", pa.string()),  # below the subset's own folder of interventions
+        ("status", pa.string()),  # ok, not_converged, failed, missing
+        ("top1", pa.float64()),
+        ("top5", pa.float64()),
+        ("distance", pa.float64()),
+        ("top1_difference", pa.float64()),
+        ("top5_difference", pa.float64()),
+        ("distance_difference", pa.float64()),
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per changed subset and metric: the scores of its training images as measured.
+INTERVENTION_SCORES = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("variant", pa.string()),
+        ("control", pa.string()),
+        ("scored_by", pa.string()),  # metric
+        ("num_images", pa.int64()),
+        ("num_scored", pa.int64()),
+        ("average", pa.float64()),  # mean over categories of the study's average, raw scores
+        ("range", pa.float64()),  # mean over categories of the study's range
+        ("average_difference", pa.float64()),
+        ("range_difference", pa.float64()),
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
 # of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average. What
 # a trial that did not converge measured stays in its row, but is in no rank and no average.

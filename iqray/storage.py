@@ -72,6 +72,11 @@ class Storage:
             return describe_uri(self.root, path)  # without asking the store for anything
         return self._full(path)
 
+    def below(self, path: str) -> "Storage":
+        """The storage whose root is a folder of this one."""
+        base, mark, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        return Storage(f"{base.rstrip('/')}/{path}{mark}{query}")
+
     def exists(self, path: str) -> bool:
         """Whether the artifact exists, which means that it is finished."""
         info = self._filesystem[0].get_file_info(self._full(path))
