@@ -3,11 +3,12 @@
     uv run jobs/intervene.py --study my_study.yaml
     ray job submit --working-dir . -- python jobs/intervene.py --study my_study.yaml
 
-The study names `interventions` and has its subsets (jobs/full_grid.py). For each: images are
-degraded, restored or chosen, written without loss, scored by every metric, and trained on as in the
-grid, with the same categories. Leaves interventions/<dataset>-<metric>-<subset>/effects.csv and
-measured_scores.csv. Interrupt or kill it at any point; the same command continues. A change of a
-subset costs as much as a cell of the grid for each architecture and seed.
+The study names `interventions`. Its subsets are made where jobs/full_grid.py has not; then, for
+each intervention, images are degraded, restored or chosen, written without loss, scored by every
+metric, and trained on as in the grid, with the same categories. Leaves effects.csv and
+measured_scores.csv in interventions/<dataset>-<metric>-<subset>/. Interrupt or kill it at any
+point; the same command continues. Each changed subset costs as much as a cell of the grid, for each
+architecture and seed.
 """
 
 import sys
@@ -20,6 +21,7 @@ from iqray.preflight import check_study
 from iqray.run import Run
 from iqray.stages.interventions import check_interventions, intervene
 from iqray.stages.scores import request_scorers
+from iqray.stages.sequence import STAGES
 from iqray.stages.trials import request_trainers
 
 EXAMPLE_STUDY = Path(__file__).parent / "studies" / "example.yaml"
@@ -29,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make every intervention of a study, and print measured scores and effects."""
     arguments = build_parser(__doc__ or "", EXAMPLE_STUDY).parse_args(argv)
     study, storage = load_study(arguments)
+    check_interventions(study)
     listed = check_study(study, storage)
     requests = [request_scorers(study), *([request] for request in request_trainers(study))]
     num_lost = 0
     with Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)
-        check_interventions(run)
         print(f"study '{study.name}'; log in {open_log(storage, 'intervene')}")
+        for name in ("demo", "manifest", "scores", "subsets"):
+            STAGES[name](run)
         for intervention in study.interventions:
             effects, scores = intervene(run, intervention)
             num_lost += int(effects["status"].isin(["failed", "missing"]).sum())

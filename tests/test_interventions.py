@@ -17,7 +17,6 @@ from iqray.intervention_settings import Variant
 from iqray.interventions import choose_images
 from iqray.study_file import parse_study
 from tests.small_study import write_study
-from tests.test_full_grid import run_job
 
 JOB = Path(__file__).parent.parent / "jobs" / "intervene.py"
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
@@ -146,9 +145,6 @@ def test_a_subset_is_changed_scored_and_trained_on(inputs: Path, tmp_path: Path)
     study = write_study(
         inputs, tmp_path / "out", metrics=["brisque"], interventions=[{**where, "changes": changes}]
     )
-    for stage in ("manifest", "scores", "subsets"):
-        done = run_job(study, "--only", stage, cache=tmp_path / "cache")
-        assert done.returncode == 0, done.stdout + done.stderr
     text = run_interventions(study)
     base = tmp_path / "out/interventions/d-brisque-avg_high"
     effects = pd.read_parquet(base / "effects.parquet").set_index("variant")

@@ -26,13 +26,9 @@ from iqray.shards import Shard, split_into_shards
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import CELLS_PATH, make_results, read_frame
 from iqray.stages.scores import make_scores
-from iqray.stages.subsets import (
-    CATEGORY_STATS_PATH,
-    SUBSETS_PATH,
-    make_subsets,
-    make_subsets_key,
-)
+from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH, make_subsets
 from iqray.stages.trials import train_grid
+from iqray.study import Study
 from iqray.tables import write_with_csv
 
 EFFECTS_PATH = "effects.parquet"
@@ -47,24 +43,18 @@ _SHARD_SIZE = 64
 _REQUEST = WorkerRequest("interventions", num_cpus=1)
 
 
-def check_interventions(run: Run) -> None:
+def check_interventions(study: Study) -> None:
     """Check that there is something to change, and that functions can be imported.
 
     Raises:
         StudyError: at the first mistake.
     """
-    if not run.study.interventions:
+    if not study.interventions:
         raise StudyError("the study has no interventions; jobs/studies/example.yaml shows the key")
-    for intervention in run.study.interventions:
+    for intervention in study.interventions:
         for variant in intervention.list_variants():
             if variant.function is not None:
                 hash_function(variant.function)
-    run.require(SUBSETS_PATH, "subsets")
-    if run.storage.read_key(SUBSETS_PATH) != make_subsets_key(run):
-        raise StudyError(
-            f"'{run.storage.describe(SUBSETS_PATH)}' is of other scores or subset rules than the "
-            "study's; run jobs/full_grid.py --only subsets first"
-        )
 
 
 def intervene(run: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.DataFrame]:
