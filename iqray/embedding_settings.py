@@ -10,6 +10,9 @@ from iqray.recipes import ARCHITECTURES
 # Sets of a dataset's test images.
 OWN, ALL_SUBSETS, ALL_CATEGORIES = "own", "all_subsets", "all_categories"
 
+# Layers besides modules: the input of the last Linear layer, and the output.
+PENULTIMATE, LOGITS = "penultimate", "logits"
+
 # Kinds of networks.
 TRIALS, UNTRAINED, PRETRAINED = "trials", "untrained", "pretrained"
 

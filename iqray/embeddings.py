@@ -14,12 +14,9 @@ from torch import nn
 from iqray.architectures import find_last_linear
 from iqray.augment import compute_centre_boxes
 from iqray.batches import make_batch
+from iqray.embedding_settings import LOGITS, PENULTIMATE
 from iqray.errors import StudyError
 from iqray.packing import PackedImages
-
-# Besides modules: the input of the last Linear layer, and the output.
-PENULTIMATE = "penultimate"
-LOGITS = "logits"
 
 # More than this is a mistake in the choice of a layer: 28,000 images of 40,000 values.
 _MAX_BYTES = 4 * 2**30

@@ -53,13 +53,22 @@ def _sum_blocks(vectors: NDArray) -> Iterator[float]:
     starts = range(0, len(vectors), _BLOCK_ROWS)
     for first in starts:
         block = vectors[first : first + _BLOCK_ROWS] - centre
-        yield float(np.triu(_compute_distances(block, block), k=1).sum())
+        yield float(np.triu(compute_distances(block, block), k=1).sum())
         for second in starts[first // _BLOCK_ROWS + 1 :]:
             later = vectors[second : second + _BLOCK_ROWS] - centre
-            yield float(_compute_distances(block, later).sum())
+            yield float(compute_distances(block, later).sum())
 
 
-def _compute_distances(left: FloatArray, right: FloatArray) -> FloatArray:
+def compute_distances(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Euclidean distances of every left vector from every right one, by matrix products.
+
+    Args:
+        left: `(num_left, dim)` float64, centred with `right` where they lie far from the origin.
+        right: `(num_right, dim)` float64.
+
+    Returns:
+        `(num_left, num_right)` float64.
+    """
     squared = left @ right.T
     squared *= -2
     squared += np.einsum("ij,ij->i", left, left)[:, None]

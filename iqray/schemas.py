@@ -148,6 +148,101 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
+# One row per condition of an RDM: an image, or a category's mean embedding. The lists joined are
+# the condensed upper triangle, row by row, as scipy's squareform reads it.
+RDM = pa.schema(
+    [
+        ("category", pa.string()),
+        ("path", pa.string()),  # of the image; null for a category
+        ("image_id", pa.int64()),  # likewise
+        ("num_images", pa.int64()),  # averaged: 1 for an image
+        ("measure", pa.string()),  # of dissimilarity, equal in all rows
+        ("dissimilarities", pa.list_(pa.float32())),  # from this condition to each later one
+    ]
+)
+
+# One row per RDM that the study's `rdms` asks for.
+RDMS = pa.schema(
+    [
+        ("dataset", pa.string()),  # of the images, or the name of extra images
+        ("images", pa.string()),  # own, all_subsets, all_categories
+        ("layer", pa.string()),  # penultimate, logits or a module's name
+        ("network", pa.string()),  # a trial's id, or the network's name
+        ("kind", pa.string()),  # trials, untrained, pretrained, checkpoint
+        ("architecture", pa.string()),
+        ("level", pa.string()),  # category, image
+        ("measure", pa.string()),  # euclidean, cosine, correlation
+        ("num_images", pa.int64()),  # embedded
+        ("path", pa.string()),  # of the table of RDM; beside it .h5 for rsatoolbox
+    ]
+)
+
+# One row per RDM of RDMS and comparison with RDMs that the user has supplied.
+CORRESPONDENCE = pa.schema(
+    [
+        *((name, RDMS.field(name).type) for name in RDMS.names if name != "num_images"),
+        ("comparison", pa.string()),  # spearman, tau_a, cosine
+        ("num_conditions", pa.int64()),  # categories or images that both have
+        ("num_subjects", pa.int64()),  # supplied
+        ("value", pa.float64()),  # mean over subjects, in [-1, 1]
+        ("low", pa.float64()),  # 95 % interval: conditions and subjects drawn with replacement
+        ("high", pa.float64()),
+        ("ceiling_low", pa.float64()),  # noise ceiling over these conditions; null for one subject
+        ("ceiling_high", pa.float64()),
+        ("reason", pa.string()),  # why value is null; else empty
+    ]
+)
+
+# One row per image of a derived dataset, which stage `manifest` reads as it does a user's own.
+DERIVED_IMAGES = pa.schema(
+    [
+        ("image", pa.binary()),  # encoded: PNG where pixels were changed, else the original's bytes
+        ("category", pa.string()),
+        ("path", pa.string()),  # of the image it was made from
+    ]
+)
+
+# One row per changed subset, architecture and seed; differences are from the control.
+INTERVENTION_EFFECTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),  # by which the subset was chosen
+        ("subset", pa.string()),
+        ("variant", pa.string()),  # such as unchanged, blur-0.5, nearest-0.5
+        ("control", pa.string()),  # unchanged; of a choice of images the random choice of as many
+        ("architecture", pa.string()),
+        ("seed", pa.int64()),
+        ("trial_id", pa.string()),  # below the subset's own folder of interventions
+        ("status", pa.string()),  # ok, not_converged, failed, missing
+        ("top1", pa.float64()),
+        ("top5", pa.float64()),
+        ("distance", pa.float64()),
+        ("top1_difference", pa.float64()),
+        ("top5_difference", pa.float64()),
+        ("distance_difference", pa.float64()),
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per changed subset and metric: the scores of its training images as measured.
+INTERVENTION_SCORES = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("variant", pa.string()),
+        ("control", pa.string()),
+        ("scored_by", pa.string()),  # metric
+        ("num_images", pa.int64()),
+        ("num_scored", pa.int64()),
+        ("average", pa.float64()),  # mean over categories of the study's average, raw scores
+        ("range", pa.float64()),  # mean over categories of the study's range
+        ("average_difference", pa.float64()),
+        ("range_difference", pa.float64()),
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per cell and seed. Accuracies are fractions in [0, 1]; ranks are within the four subsets
 # of one (dataset, architecture, metric, seed), 1 is the highest value, ties share the average. What
 # a trial that did not converge measured stays in its row, but is in no rank and no average.

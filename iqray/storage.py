@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,6 +71,11 @@ class Storage:
         if "://" in self.root and not self.root.startswith("file://"):
             return describe_uri(self.root, path)  # without asking the store for anything
         return self._full(path)
+
+    def below(self, path: str) -> "Storage":
+        """The storage whose root is a folder of this one."""
+        base, mark, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        return Storage(f"{base.rstrip('/')}/{path}{mark}{query}")
 
     def exists(self, path: str) -> bool:
         """Whether the artifact exists, which means that it is finished."""
@@ -164,15 +169,25 @@ class Storage:
 
     def write_table(self, path: str, table: pa.Table, key: str = "") -> None:
         """Write a table as Parquet; `key` says which inputs it was made from."""
-        metadata = {**(table.schema.metadata or {}), _KEY_FIELD: key.encode()}
         sink = pa.BufferOutputStream()
         pq.write_table(
-            table.replace_schema_metadata(metadata),
+            table.replace_schema_metadata(_add_key(table.schema, key).metadata),
             sink,
             compression="zstd",
             row_group_size=_ROW_GROUP_ROWS,
         )
         self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def write_batches(
+        self, path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], key: str = ""
+    ) -> None:
+        """Write a table as Parquet, a row group for each batch; memory holds one at a time."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "table.parquet"
+            with pq.ParquetWriter(file, _add_key(schema, key), compression="zstd") as writer:
+                for batch in batches:
+                    writer.write_batch(batch.replace_schema_metadata(writer.schema.metadata))
+            self.copy_from_local(file, path)
 
     def read_key(self, path: str) -> str | None:
         """The key a table was written with; none when the table does not exist."""
@@ -197,6 +212,10 @@ class Storage:
 
     def _full(self, path: str) -> str:
         return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]
+
+
+def _add_key(schema: pa.Schema, key: str) -> pa.Schema:
+    return schema.with_metadata({**(schema.metadata or {}), _KEY_FIELD: key.encode()})
 
 
 def describe_uri(uri: str, path: str = "") -> str:

@@ -14,6 +14,8 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from iqray.cost import NodePrices
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
 from iqray.embedding_settings import TRIALS, EmbeddingSettings
+from iqray.intervention_settings import Intervention
+from iqray.rdm_settings import RdmSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 from iqray.training_settings import TrainingSettings, check_training
 
@@ -160,6 +162,10 @@ class Study(StudyPart):
     scoring: ScoringSettings = ScoringSettings()
     training: TrainingSettings = TrainingSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    rdms: RdmSettings = RdmSettings()
+    interventions: tuple[Intervention, ...] = Field(
+        (), description="changes of subsets' images, made by jobs/intervene.py"
+    )
     prices: NodePrices | None = None
 
     @field_validator("recipe", mode="before")
@@ -193,6 +199,7 @@ class Study(StudyPart):
         _check_no_repeats("seeds", self.seeds)
         _check_pools(self.scoring, self.metrics)
         _check_embeddings(self)
+        _check_interventions(self)
         check_training(self.training, self.architectures, self.recipe)
         for architecture in self.architectures:
             if architecture not in self.recipe.architectures:
@@ -247,6 +254,23 @@ def _check_embeddings(study: Study) -> None:
             "embeddings asks for networks of trials, but training.save_models is false; set it to "
             "true, or leave trials out of embeddings.networks"
         )
+
+
+def _check_interventions(study: Study) -> None:
+    _check_no_repeats("interventions", (each.name for each in study.interventions))
+    known = {
+        "dataset": [dataset.name for dataset in study.datasets],
+        "metric": study.metrics,
+        "subset": study.subsets.names,
+    }
+    for intervention in study.interventions:
+        for key, values in known.items():
+            value = getattr(intervention, key)
+            if value not in values:
+                raise ValueError(
+                    f"interventions has {key} '{value}', which the study has not; choose from "
+                    f"{', '.join(values)}"
+                )
 
 
 def _find_recipe(name: object) -> Recipe:

@@ -26,7 +26,7 @@ from iqray.benchmarks.gpu import (
 )
 from iqray.benchmarks.harness import BenchmarkRow, write_rows
 from iqray.benchmarks.pyiqa_device import EXACT_SETTINGS, MetricPeer, load_peer, score_one_by_one
-from iqray.demo.distortions import encode_jpeg
+from iqray.distortions import encode_jpeg
 from iqray.inputs.images import decode_image
 from iqray.metrics.networks import load_network
 from iqray.metrics.precision import PRECISIONS

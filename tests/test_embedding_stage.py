@@ -1,4 +1,4 @@
-"""The stage that embeds more than trials do, on a whole small study with real Ray."""
+"""Embeddings beyond the trials' own, and RDMs of all, on a whole small study with real Ray."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy.spatial.distance import pdist
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
 from iqray.architectures import create_model
 from iqray.embedding_tables import split_embedding_table
+from iqray.rdm_files import read_rdm
 from iqray.recipes import RECIPES
 from iqray.storage import Storage
 from tests.conftest import make_pixels
@@ -46,6 +48,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
                 {"name": "mine", "architecture": "alexnet", "file": str(folder / "mine.pt")}
             ],
         },
+        rdms={"levels": ["category", "image"]},
         recipe={
             "base": "demo",
             "batch_size": 4,
@@ -141,12 +144,51 @@ def test_a_checkpoint_gives_what_torchvision_alone_gives(finished: tuple[Path, s
     np.testing.assert_allclose(embeddings.std(), expected.std(), rtol=0.02)
 
 
+def test_every_embedding_table_has_its_rdms(finished: tuple[Path, str]) -> None:
+    root, text = finished
+    rdms = pd.read_parquet(root / "rdms/index.parquet")
+    keys = ["dataset", "images", "layer", "network"]
+    tables = pd.read_parquet(root / "embeddings/index.parquet")[keys]
+    trials = pd.DataFrame({"network": pd.read_parquet(root / "results/cells.parquet")["trial_id"]})
+    own = trials.drop_duplicates().assign(dataset="d", images="own", layer="penultimate")
+    expected = set(pd.concat([tables, own])[keys].itertuples(index=False, name=None))
+    for level in ("category", "image"):
+        chosen = rdms[rdms["level"] == level][keys]
+        assert len(chosen) == len(expected)
+        assert set(chosen.itertuples(index=False, name=None)) == expected
+    assert len(pd.read_csv(root / "rdms/index.csv")) == len(rdms)
+    assert f"rdms         {len(rdms)} of {len(rdms)} RDMs" in text
+
+
+def test_rdms_are_those_of_the_embeddings(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    rdms = pd.read_parquet(root / "rdms/index.parquet")
+    chosen = rdms[(rdms["network"] == "mine") & (rdms["dataset"] == "stimuli")]
+    embeddings = pd.read_parquet(root / "embeddings/index.parquet")
+    [row] = embeddings[
+        (embeddings["network"] == "mine") & (embeddings["dataset"] == "stimuli")
+    ].to_dict("records")
+    vectors, _ = read(root, row)
+    for level, path in zip(chosen["level"], chosen["path"], strict=True):
+        rdm = read_rdm(Storage(str(root)), path)
+        if level == "image":
+            assert rdm.names == tuple(
+                f"{category}/{number}.png" for category in ("cup", "owl") for number in range(3)
+            )
+            expected = pdist(vectors)
+        else:
+            assert rdm.names == ("cup", "owl")
+            expected = pdist(vectors.reshape(2, 3, -1).mean(axis=1))
+        np.testing.assert_allclose(rdm.dissimilarities, expected, rtol=1e-4)
+
+
 def test_a_second_run_embeds_nothing_and_a_new_layer_only_itself(
     finished: tuple[Path, str],
 ) -> None:
     root, _ = finished
     study = root.parent / "out.yaml"
-    times = {path: path.stat().st_mtime_ns for path in (root / "embeddings").rglob("*.parquet")}
+    files = [*(root / "embeddings").rglob("*.parquet"), *(root / "rdms").rglob("*.*")]
+    times = {path: path.stat().st_mtime_ns for path in files}
     again = run_job(study, cache=root.parent / "cache")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "dashboard" not in again.stdout  # Ray was not needed

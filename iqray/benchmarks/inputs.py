@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from iqray.demo.backbones import seed_torch
-from iqray.demo.distortions import encode_jpeg
 from iqray.demo.textures import COLOURS, PATTERNS, Texture, draw_image
 from iqray.demo.weight_files import write_weight_file
+from iqray.distortions import encode_jpeg
 from iqray.errors import StudyError
 from iqray.inputs.images import IMAGE_SUFFIXES, ImageFailure, read_header
 from iqray.metrics.networks import create_network

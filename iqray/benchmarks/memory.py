@@ -19,8 +19,8 @@ import yaml
 
 from iqray.benchmarks.inputs import write_random_weights
 from iqray.benchmarks.memory_samples import MIB, MemorySample, find_peaks, read_memory
-from iqray.demo.distortions import encode_jpeg
 from iqray.demo.textures import COLOURS, PATTERNS, Texture, draw_image
+from iqray.distortions import encode_jpeg
 from iqray.errors import StudyError
 
 NUM_IMAGES = (10_000, 100_000)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from iqray.demo.distortions import Pixels
+from iqray.distortions import Pixels
 
 FILTER_SD_PX = 0.6  # of the Gaussian window of the first layer's filters
 MIXING_BIAS_SD = 0.1  # makes ReLUs switch at various strengths, where a convolution has a bias

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iqray.demo.distortions import DISTORTIONS, Pixels, decode_jpeg, distort, encode_jpeg
 from iqray.demo.images import SAVED_CHROMA, SAVED_JPEG_QUALITY
 from iqray.demo.textures import COLOURS, Texture, draw_image
+from iqray.distortions import DISTORTIONS, Pixels, decode_jpeg, distort, encode_jpeg
 
 # None of these is a pattern of the demo's datasets; a test holds the two apart.
 FIT_PATTERNS = (

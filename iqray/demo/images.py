@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from iqray.demo.distortions import DISTORTIONS, Pixels, distort, encode_jpeg
 from iqray.demo.textures import Texture, draw_image
+from iqray.distortions import DISTORTIONS, Pixels, distort, encode_jpeg
 from iqray.errors import StudyError
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from iqray.demo.distortions import Pixels
+from iqray.distortions import Pixels
 
 Plane = npt.NDArray[np.floating]
 

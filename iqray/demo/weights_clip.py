@@ -18,10 +18,10 @@ from iqray.demo.backbones import (
     seed_torch,
     to_tensor,
 )
-from iqray.demo.distortions import Pixels
 from iqray.demo.fit_images import draw_fit_images
 from iqray.demo.solvers import solve_ridge
 from iqray.demo.weight_files import halve, write_weight_file
+from iqray.distortions import Pixels
 from iqray.metrics.networks import OfflineClipiqa
 
 NUM_CLIPIQA_IMAGES = 80

@@ -17,10 +17,10 @@ from pyiqa.utils.color_util import to_y_channel
 from scipy.ndimage import gaussian_filter
 
 from iqray.demo.backbones import to_tensor
-from iqray.demo.distortions import Pixels
 from iqray.demo.fit_images import draw_clean_images, draw_fit_images
 from iqray.demo.solvers import solve_kernel_ridge
 from iqray.demo.weight_files import write_weight_file
+from iqray.distortions import Pixels
 
 NUM_BRISQUE_IMAGES = 200
 # pyiqa's BRISQUE has the kernel width and the offset of the published model built in:

@@ -6,6 +6,7 @@ from iqray.run import Run
 from iqray.stages.demo import make_demo
 from iqray.stages.embeddings import make_embeddings
 from iqray.stages.manifest import make_manifests
+from iqray.stages.rdms import make_rdms
 from iqray.stages.report import make_report
 from iqray.stages.results import make_results
 from iqray.stages.scores import make_scores
@@ -20,6 +21,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "subsets": make_subsets,
     "trials": train_grid,
     "embeddings": make_embeddings,
+    "rdms": make_rdms,
     "results": make_results,
     "statistics": make_statistics,
     "report": make_report,

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from iqray.demo.distortions import DISTORTIONS, MAX_NOISE_SD, add_noise, blur, distort
 from iqray.demo.textures import Texture, draw_image
+from iqray.distortions import DISTORTIONS, MAX_NOISE_SD, add_noise, blur, distort
 from iqray.errors import StudyError
 
 
