@@ -101,6 +101,13 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
             "categories"
         )
+    needed = k * len(study.subsets.names)
+    if study.subsets.disjoint and needed > len(train):
+        raise StudyError(
+            f"dataset '{dataset.name}' has {len(train)} categories, and {len(study.subsets.names)} "
+            f"disjoint subsets of {k} need {needed}: lower subsets.fraction or subsets.k, or set "
+            "subsets.disjoint to false"
+        )
 
 
 def _explain_own_category(dataset: Dataset, categories: Iterable[str]) -> str:

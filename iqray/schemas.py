@@ -100,11 +100,11 @@ SUBSETS = pa.schema(
     [
         ("dataset", pa.string()),
         ("metric", pa.string()),
-        ("subset", pa.string()),  # avg_high, avg_low, range_high, range_low
+        ("subset", pa.string()),  # such as avg_high, avg_low, range_high, range_low
         ("position", pa.int32()),  # 1 is the most extreme
         ("category", pa.string()),
         ("statistic", pa.string()),  # column of CATEGORY_STATS that was sorted
-        ("value", pa.float64()),  # its value, in quality orientation
+        ("value", pa.float64()),  # its value; averages in the study's orientation
         ("num_train_images", pa.int64()),
         ("num_test_images", pa.int64()),
         ("weights", pa.string()),
