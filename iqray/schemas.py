@@ -134,6 +134,21 @@ def build_embedding_schema(dim: int) -> pa.Schema:
     )
 
 
+def build_category_distance_schema(num_categories: int) -> pa.Schema:
+    """Schema of a trial's distances to categories: one row per test image at matched counts.
+
+    `distances` are mean Euclidean distances to the other images of each category, categories in
+    alphabetical order; NaN where there is no other image.
+    """
+    return pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("category", pa.string()),
+            ("distances", pa.list_(pa.float32(), num_categories)),
+        ]
+    )
+
+
 # One row per embedding table that the study's `embeddings` asks for.
 EMBEDDINGS = pa.schema(
     [
@@ -179,6 +194,54 @@ CELLS = pa.schema(
         ("top5_images", pa.float64()),
         ("num_restarts", pa.int64()),  # 1 where a training did not converge and was begun again
         ("learning_rate_factor", pa.float64()),  # of the recipe's learning rates; 0.5 then
+    ]
+)
+
+# One row per finished trial and definition of the distance that its embeddings cover, which
+# `iqray.distances` lists. Taken among the test images at matched counts.
+DISTANCES = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("definition", pa.string()),  # such as euclidean_pairs, participation_ratio
+        ("value", pa.float64()),  # sum over pairs, or the participation ratio; null if undefined
+        ("mean", pa.float64()),  # value / number of pairs; null for the participation ratio
+    ]
+)
+
+# One row per combination, subset, seed, measure, its definition and orientation. Ranks as in CELLS.
+RANKS = pa.schema(
+    [
+        ("orientation", pa.string()),  # quality, raw: what avg_high means where lower is better
+        ("measure", pa.string()),  # distance, top1, top5
+        # Of distance as in DISTANCES; of accuracies category_mean (mean over categories, the
+        # paper's here) or image_mean (mean over images)
+        ("definition", pa.string()),
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("seed", pa.int64()),  # null: values averaged over seeds, then ranked
+        ("subset", pa.string()),  # by its name in this orientation
+        ("value", pa.float64()),  # of the measure; null without a result, or not converged
+        ("rank", pa.float64()),  # 1 is the highest; null where any subset has no value
+        ("is_tied", pa.bool_()),  # another subset of the combination has the same rank
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per (orientation, measure, definition, scope, subset, rank): counts as in RANK_COUNTS,
+# which has those of the study's own orientation and of the first definition of each measure.
+DEFINITION_COUNTS = pa.schema(
+    [
+        ("orientation", pa.string()),
+        ("measure", pa.string()),
+        ("definition", pa.string()),
+        ("scope", pa.string()),  # all, dataset:<name>, metric:<name>
+        ("subset", pa.string()),
+        ("rank", pa.float64()),
+        ("count", pa.int64()),
+        ("num_combinations", pa.int64()),
+        ("num_tied", pa.int64()),
+        ("weights", pa.string()),
     ]
 )
 

@@ -67,6 +67,11 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
         "brisque": 24,
         "cnniqa": 24,
     }
+    own = pd.read_parquet(root / "results/ranks.parquet")
+    own = own[(own["orientation"] == "quality") & (own["definition"] == "euclidean_pairs")]
+    own = own.dropna(subset=["seed"]).merge(cells, on=["metric", "subset"])
+    assert (own["value"] == own["distance"]).all()
+    assert (own["rank"] == own["rank_distance"]).all()
     assert f"report: {root}/report/index.html" in text
     assert "recipe 'demo (changed)' is a preview" in text
     assert "How far to trust it" in (root / "report/index.html").read_text()
