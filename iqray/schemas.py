@@ -260,6 +260,30 @@ RANK_COUNTS = pa.schema(
     ]
 )
 
+# One row per headline of the paper, orientation and definition: `iqray.paper_check` says what the
+# verdicts mean. Counts are combinations that gave the subset the rank.
+PAPER_CHECK = pa.schema(
+    [
+        ("headline", pa.string()),  # its id in iqray/data/paper_headlines.csv
+        ("orientation", pa.string()),
+        ("definition", pa.string()),  # as in RANKS
+        ("verdict", pa.string()),  # exact, consistent, direction, not reproduced, not run
+        ("dataset", pa.string()),  # the paper's name: imagenet, ecoset, both
+        ("measure", pa.string()),
+        ("subset", pa.string()),
+        ("rank", pa.int64()),
+        ("count", pa.int64()),  # ours
+        ("n", pa.int64()),  # our combinations, of the paper's metrics and architectures
+        ("paper_count", pa.int64()),  # null where the paper gives none
+        ("paper_n", pa.int64()),
+        ("paper_low", pa.float64()),  # 95 % Wilson interval of the paper's share
+        ("paper_high", pa.float64()),
+        ("status", pa.string()),  # stated, stated_without_count, order_inferred
+        ("reason", pa.string()),  # why it was not run; else empty
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per number that tells, without training, how far a selection of categories can be
 # trusted. `first` and `second` are compared; a null dataset or metric means that they are of it.
 DIAGNOSTICS = pa.schema(
