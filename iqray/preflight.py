@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.dataset import Dataset
+from iqray.difficulty import read_difficulty
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
@@ -101,6 +102,8 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
             "categories"
         )
+    if study.controls.difficulty is not None:
+        read_difficulty(study.controls.difficulty, dataset.name, train)
     needed = k * len(study.subsets.names)
     if study.subsets.disjoint and needed > len(train):
         raise StudyError(

@@ -260,6 +260,62 @@ RANK_COUNTS = pa.schema(
     ]
 )
 
+# One row per (control, metric, subset, draw, category): which categories a control subset holds.
+CONTROL_SUBSETS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("control", pa.string()),  # random, count_matched, difficulty_matched: `iqray.controls`
+        ("metric", pa.string()),  # of the real subset that it is for; null for random ones
+        ("subset", pa.string()),
+        ("draw", pa.int64()),  # from 1
+        ("category", pa.string()),
+        ("num_train_images", pa.int64()),
+        ("matched_category", pa.string()),  # of the real subset, that this one is alike
+        ("value", pa.float64()),  # what was matched: training images, or difficulty
+        ("matched_value", pa.float64()),  # the same of matched_category
+    ]
+)
+
+# One row per control subset, architecture and seed; measures and status as in CELLS.
+CONTROL_CELLS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("control", pa.string()),
+        ("metric", pa.string()),  # null for random ones
+        ("subset", pa.string()),
+        ("draw", pa.int64()),
+        ("seed", pa.int64()),
+        ("trial_id", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("top1", pa.float64()),
+        ("top5", pa.float64()),
+        ("distance", pa.float64()),
+    ]
+)
+
+# One row per cell, kind of control and measure: where the real subset stands among the control
+# subsets, on averages over seeds. Random ones are those of the dataset and architecture.
+CONTROLS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("measure", pa.string()),  # distance, top1, top5
+        ("control", pa.string()),
+        ("value", pa.float64()),  # of the real subset, in the measure's unit
+        ("num_draws", pa.int64()),  # control subsets with a value
+        ("mean", pa.float64()),  # over draws
+        ("sd", pa.float64()),  # over draws, n - 1 in the denominator; null below two
+        ("difference", pa.float64()),  # value - mean
+        ("z", pa.float64()),  # difference / sd
+        ("percentile", pa.float64()),  # draws below the value, and half of those equal, in percent
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per headline of the paper, orientation and definition: `iqray.paper_check` says what the
 # verdicts mean. Counts are combinations that gave the subset the rank.
 PAPER_CHECK = pa.schema(

@@ -11,6 +11,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from iqray.control_settings import ControlSettings
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
 from iqray.embedding_settings import TRIALS, EmbeddingSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
@@ -187,6 +188,7 @@ class Study(StudyPart):
     metrics: tuple[str, ...] = Field(PAPER_METRICS, min_length=1)
     architectures: tuple[str, ...] = Field(ARCHITECTURES, min_length=1)
     subsets: SubsetRules = SubsetRules()
+    controls: ControlSettings = ControlSettings()
     recipe: Recipe
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     weights: Weights

@@ -12,6 +12,7 @@ from iqray.progress import show_stage
 from iqray.ranks import count_ranks
 from iqray.results import build_cells, summarise
 from iqray.run import Run
+from iqray.stages.controls import plan_study_controls, write_controls
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
 from iqray.trial_runner import list_finished, read_results
@@ -31,9 +32,12 @@ RESULTS_VERSION = 2
 def make_results(run: Run) -> None:
     """Join every cell with its trial's result, and rank the subsets by every definition."""
     cells, trials = plan_grid(run)
+    control_subsets, control_cells, control_trials = plan_study_controls(run)
+    trials |= control_trials
     results = read_results(run.storage, trials)
     weights = {metric: found.provenance for metric, found in run.weights.items()}
-    key = hash_content([[asdict(cell) for cell in cells], results, weights, RESULTS_VERSION])
+    planned = [[asdict(cell) for cell in cells], [asdict(cell) for cell in control_cells]]
+    key = hash_content([planned, results, weights, RESULTS_VERSION])
     with show_stage("results", len(cells), "cells") as line:
         if run.storage.read_key(CELLS_PATH) == key:
             line.skip(len(cells))
@@ -41,6 +45,7 @@ def make_results(run: Run) -> None:
         table = build_cells([asdict(cell) for cell in cells], results, weights)
         finished = list_finished(run.storage, trials)
         _write_ranks(run, table, {name: trials[name] for name in trials if name in finished}, key)
+        write_controls(run, (control_subsets, control_cells), results, table, key)
         write_with_csv(run.storage, RANK_COUNTS_PATH, count_ranks(table), schemas.RANK_COUNTS, key)
         write_with_csv(run.storage, CELLS_PATH, table, schemas.CELLS, key)
         line(len(cells))
