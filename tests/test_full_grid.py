@@ -37,7 +37,8 @@ def run_job(
 def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output root and terminal text of an undisturbed run."""
     root = tmp_path_factory.mktemp("finished") / "out"
-    done = run_job(write_study(inputs, root), cache=root.parent / "cache")
+    study = write_study(inputs, root, controls={"random": 2, "count_matched": 1})
+    done = run_job(study, cache=root.parent / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return root, done.stdout
@@ -75,6 +76,21 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
     assert f"report: {root}/report/index.html" in text
     assert "recipe 'demo (changed)' is a preview" in text
     assert "How far to trust it" in (root / "report/index.html").read_text()
+
+
+def test_real_subsets_stand_among_the_controls(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    control_cells = pd.read_parquet(root / "results/control_cells.parquet")
+    assert control_cells.groupby("control").size().to_dict() == {"count_matched": 8, "random": 2}
+    assert (control_cells["status"] == "ok").all()
+    controls = pd.read_parquet(root / "results/controls.parquet")
+    assert controls.groupby("control")["num_draws"].unique().map(list).to_dict() == {
+        "count_matched": [1],
+        "random": [2],
+    }
+    assert controls["percentile"].between(0, 100).all()
+    counts = pd.read_parquet(root / "results/rank_counts.parquet")
+    assert counts["subset"].nunique() == 4
 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
