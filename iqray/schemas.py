@@ -260,6 +260,29 @@ RANK_COUNTS = pa.schema(
     ]
 )
 
+# 95 % intervals over drawn categories, images and seeds (`iqray.image_bootstrap`): one row per cell
+# and measure, then mean ranks of each subset. Which architectures and metrics there are is not
+# drawn, nor is a network trained again.
+INTERVALS = pa.schema(
+    [
+        ("scope", pa.string()),  # cell; mean ranks: all, dataset:<name>
+        ("measure", pa.string()),  # distance, top1, top5
+        ("dataset", pa.string()),  # null for mean ranks, as are architecture and metric
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("value", pa.float64()),  # of the measure, over seeds; null for mean ranks
+        ("low", pa.float64()),  # 2.5th percentile of the drawn values
+        ("high", pa.float64()),  # 97.5th
+        ("rank", pa.float64()),  # over seeds, 1 is the highest; or their mean over combinations
+        ("rank_low", pa.float64()),  # null where the combination is incomplete
+        ("rank_high", pa.float64()),
+        ("first_share", pa.float64()),  # of draws with the first place to itself, in [0, 1]
+        ("n", pa.int64()),  # combinations
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per (control, metric, subset, draw, category): which categories a control subset holds.
 CONTROL_SUBSETS = pa.schema(
     [

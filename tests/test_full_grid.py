@@ -111,6 +111,11 @@ def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]
     assert (tests.get_group("interaction")["reason"].str.startswith("1 datasets")).all()
     assert (tests.get_group("without_metric")["reason"].str.startswith("1 clusters")).all()
     assert tests.get_group("permutation")["p_value"].notna().all()
+    intervals = pd.read_parquet(root / "results/intervals.parquet")
+    own = intervals[intervals["scope"] == "cell"]
+    assert len(own) == 8 * 3
+    assert (own["low"] <= own["high"]).all()
+    assert own[own["measure"] == "top1"]["value"].between(0, 1).all()
     diagnostics = pd.read_parquet(root / "results/diagnostics.parquet")
     assert diagnostics.columns.tolist() == schemas.DIAGNOSTICS.names
     counts = diagnostics.groupby("measure")["n"].max()
