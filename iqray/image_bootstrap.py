@@ -129,7 +129,7 @@ def resample_distance(sample: TrialSample, weights: Weights) -> FloatArray:
     by_category = members.T @ between / per_category
     times = weights.categories
     num_others = num_categories**2 - (times**2).sum(axis=1)
-    drawn = np.einsum("bi,bi->b", weights.images, times @ between.T)
+    drawn = ((weights.images @ between) * times).sum(axis=1)
     means = (2 * drawn - np.einsum("bc,cd,bd->b", times, by_category, times, optimize=True)) / (
         num_others
     )
