@@ -2,7 +2,7 @@
 
 Clusters are drawn with replacement, then the architectures of each drawn cluster, then the seeds of
 each drawn architecture; values are averaged over the drawn seeds and ranked anew. Categories and
-images are not drawn: a table of cells has their averages only. Pure.
+images are not drawn here but by `iqray.image_bootstrap`. Pure.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 
 NUM_DRAWS = 4000
 
-_INTERVAL = (2.5, 97.5)
+INTERVAL = (2.5, 97.5)  # percentiles
 # Equal values summed in another order differ in the sixteenth digit: still a tie.
 _TIE_DECIMALS = 9
 
@@ -51,7 +51,7 @@ def bootstrap_ranks(
     of about `sqrt(n / (n - 1))` in width (Davison and Hinkley, 1997, section 2.5).
     """
     generator = np.random.default_rng(seed)
-    ranks = np.array([_rank(cluster.mean(axis=1)).mean(axis=0) for cluster in clusters])
+    ranks = np.array([rank_draws(cluster.mean(axis=1)).mean(axis=0) for cluster in clusters])
     num_clusters = len(clusters)
     drawn = np.array([_draw_inside(cluster, num_draws, generator) for cluster in clusters])
     # Every place takes a random one of its cluster's inner draws, so that a cluster that is drawn
@@ -59,7 +59,7 @@ def bootstrap_ranks(
     chosen = generator.integers(num_clusters, size=(num_draws, num_clusters))
     rows = generator.integers(num_draws, size=(num_draws, num_clusters))
     means = drawn[chosen, rows].mean(axis=1)
-    low, high = np.percentile(means, _INTERVAL, axis=0)
+    low, high = np.percentile(means, INTERVAL, axis=0)
     return RankIntervals(ranks.mean(axis=0), low, high)
 
 
@@ -70,10 +70,10 @@ def _draw_inside(cluster: FloatArray, num_draws: int, generator: np.random.Gener
     architectures = generator.integers(num_architectures, size=size)
     seeds = generator.integers(num_seeds, size=(*size, num_seeds))
     values = cluster[architectures[..., None], seeds].mean(axis=2)
-    return _rank(values).mean(axis=1)
+    return rank_draws(values).mean(axis=1)
 
 
-def _rank(values: FloatArray) -> FloatArray:
+def rank_draws(values: FloatArray) -> FloatArray:
     """Ranks along the last axis, 1 for the highest value; ties share the average rank."""
     scale = np.abs(values).max(axis=-1, keepdims=True)
     relative = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)

@@ -38,9 +38,6 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     ),
 }
 
-AVERAGES = ("mean", "median", "trimmed_mean")
-RANGES = tuple(name for name in STATISTICS if name not in AVERAGES)
-
 
 def compute_category_stats(scores: pa.Table) -> pa.Table:
     """Statistics per (dataset, metric, category).

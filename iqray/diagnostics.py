@@ -26,11 +26,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from iqray.category_stats import RANGES, STATISTICS
+from iqray.category_stats import STATISTICS
 from iqray.ranks import describe_weights
 from iqray.reliability import correlate_ranks, measure_reliability
 from iqray.schemas import DIAGNOSTICS
-from iqray.study import SubsetRules
+from iqray.study import RANGES, SubsetRules
 
 # What should not decide which categories are chosen.
 CONFOUNDS = ("num_images", "median_pixels", "bytes_per_pixel")
@@ -99,7 +99,7 @@ def diagnose_category_stats(category_stats: pd.DataFrame, rules: SubsetRules) ->
             }
     for dataset, rows in category_stats.groupby("dataset", sort=False):
         weights = rows.groupby("metric")["weights"].first()
-        for statistic in (rules.average, rules.range):
+        for statistic in _list_sorted(rules):
             wide = rows.pivot(index="category", columns="metric", values=statistic)
             wide = wide[list(rows["metric"].unique())]
             for row in _compare_metrics(wide, weights, "categories"):
@@ -166,7 +166,7 @@ def _correlate(first: pd.Series, second: pd.Series, unit: str) -> Row:
 
 
 def _split_halves(scored: pd.DataFrame, rules: SubsetRules) -> Iterator[Row]:
-    names: tuple[str, ...] = (rules.average, rules.range)
+    names = _list_sorted(rules)
     categories = [
         values.to_numpy(np.float64)
         for _, values in scored.groupby("category")["score"]
@@ -187,6 +187,11 @@ def _split_halves(scored: pd.DataFrame, rules: SubsetRules) -> Iterator[Row]:
             "high": result.high,
             "reason": "one value for all categories of a half" if np.isnan(result.value) else "",
         }
+
+
+def _list_sorted(rules: SubsetRules) -> list[str]:
+    """Statistics of scores that subsets sort by; sizes of images are the same for all metrics."""
+    return [name for name in rules.statistics if name in STATISTICS]
 
 
 def _explain_few(num: int, unit: str) -> str:

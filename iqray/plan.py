@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from iqray.errors import StudyError
 from iqray.inputs.manifest import is_manifest_current, make_manifest_key
 from iqray.run import Run
+from iqray.stages.controls import plan_study_controls
 from iqray.stages.demo import list_missing_weights
 from iqray.stages.scores import plan_study_scores
 from iqray.stages.trials import plan_grid
@@ -58,6 +59,7 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
     yield f"scores       {num_scored:,} of {num_scores:,} there"
     try:
         cells, trials = plan_grid(run)
+        _, control_cells, control_trials = plan_study_controls(run)
     except StudyError:  # subsets are missing, or of other scores or rules
         yield unknown
         return
@@ -66,5 +68,12 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
         f"trials       {num_finished:,} of {len(trials):,} there; {len(cells):,} cells need "
         f"{len(trials):,} distinct trials"
     )
+    if control_cells:
+        added = set(control_trials) - set(trials)
+        num_there = len(list_finished(run.storage, added))
+        yield (
+            f"controls     {num_there:,} of {len(added):,} there; {len(control_cells):,} control "
+            f"subsets, architectures and seeds add {len(added):,} trials"
+        )
     if not run.study.embeddings.is_empty:
         yield "embeddings   known when the trials have run"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.dataset import Dataset
+from iqray.difficulty import read_difficulty
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
@@ -100,6 +101,15 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"dataset '{dataset.name}' has {len(train)} categories and {asked}; a subset needs "
             f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
             "categories"
+        )
+    if study.controls.difficulty is not None:
+        read_difficulty(study.controls.difficulty, dataset.name, train)
+    needed = k * len(study.subsets.names)
+    if study.subsets.disjoint and needed > len(train):
+        raise StudyError(
+            f"dataset '{dataset.name}' has {len(train)} categories, and {len(study.subsets.names)} "
+            f"disjoint subsets of {k} need {needed}: lower subsets.fraction or subsets.k, or set "
+            "subsets.disjoint to false"
         )
 
 

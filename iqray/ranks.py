@@ -4,7 +4,7 @@ Reads the table of cells (`schemas.CELLS`) and returns tables. A combination is 
 architecture, metric); its subsets compete for rank 1, the highest value. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,11 +53,22 @@ def rank_cells(cells: pd.DataFrame) -> pd.DataFrame:
     num_subsets = cells["subset"].nunique()
     measured = mask_unconverged(cells)
     for measure in MEASURES:
-        values = _round_for_ties(measured[measure])
-        groups = values.groupby([ranked[key] for key in keys])
-        is_complete = groups.transform("count") == num_subsets
-        ranked[f"rank_{measure}"] = groups.rank(ascending=False).where(is_complete)
+        ranked[f"rank_{measure}"] = rank_values(
+            measured[measure], [ranked[key] for key in keys], num_subsets
+        )
     return ranked
+
+
+def rank_values(values: pd.Series, keys: Sequence[pd.Series], num_subsets: int) -> pd.Series:
+    """Rank values within each group of equal keys, 1 for the highest.
+
+    Args:
+        values: of a measure; null where there is none.
+        keys: columns that name a value's group, which has one value per subset.
+        num_subsets: that a group must have values of; the ranks of others are null.
+    """
+    groups = _round_for_ties(values).groupby(list(keys))
+    return groups.rank(ascending=False).where(groups.transform("count") == num_subsets)
 
 
 def _round_for_ties(values: pd.Series) -> pd.Series:
@@ -102,37 +113,43 @@ def count_ranks(cells: pd.DataFrame) -> pd.DataFrame:
     """
     ranked = rank_cells(average_over_seeds(cells))
     rows = [
-        row
-        for scope, part in _split_scopes(ranked)
+        {"scope": scope, "measure": measure, **row}
+        for scope, part in split_scopes(ranked)
         for measure in MEASURES
-        for row in _count_measure(part, scope, measure)
+        for row in count_combinations(part.assign(rank=part[f"rank_{measure}"]))
     ]
     return pd.DataFrame(rows, columns=RANK_COUNTS.names)
 
 
-def _split_scopes(ranked: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def split_scopes(ranked: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All rows, then those of each dataset and of each metric, with the scope's name."""
     yield "all", ranked
     for column in ("dataset", "metric"):
         for name, part in ranked.groupby(column, sort=False):
             yield f"{column}:{name}", part
 
 
-def _count_measure(part: pd.DataFrame, scope: str, measure: str) -> Iterator[dict[str, object]]:
-    subsets = part["subset"].unique()
-    complete = part.dropna(subset=[f"rank_{measure}"])
-    ranks = complete[f"rank_{measure}"]
+def count_combinations(ranked: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Count ranks: one row per subset and rank, as `schemas.RANK_COUNTS` has them.
+
+    Args:
+        ranked: one row per combination and subset, with its `rank` and `weights`.
+    """
+    subsets = ranked["subset"].unique()
+    complete = ranked.dropna(subset=["rank"])
+    ranks = complete["rank"]
     counts = complete.groupby(["subset", ranks]).size().to_dict()
     distinct = ranks.groupby([complete[key] for key in COMBINATION]).nunique()
     shared = {
         "num_combinations": len(distinct),
         "num_tied": int((distinct < len(subsets)).sum()),
-        "weights": describe_weights(part["weights"]),
+        "weights": describe_weights(ranked["weights"]),
     }
     all_ranks = sorted({*map(float, range(1, len(subsets) + 1)), *ranks})
     for subset in subsets:
         for rank in all_ranks:
-            row = {"scope": scope, "measure": measure, "subset": subset, "rank": rank}
-            yield {**row, "count": counts.get((subset, rank), 0), **shared}
+            count = counts.get((subset, rank), 0)
+            yield {"subset": subset, "rank": rank, "count": count, **shared}
 
 
 def describe_weights(weights: pd.Series) -> str:

@@ -100,11 +100,11 @@ SUBSETS = pa.schema(
     [
         ("dataset", pa.string()),
         ("metric", pa.string()),
-        ("subset", pa.string()),  # avg_high, avg_low, range_high, range_low
+        ("subset", pa.string()),  # such as avg_high, avg_low, range_high, range_low
         ("position", pa.int32()),  # 1 is the most extreme
         ("category", pa.string()),
         ("statistic", pa.string()),  # column of CATEGORY_STATS that was sorted
-        ("value", pa.float64()),  # its value, in quality orientation
+        ("value", pa.float64()),  # its value; averages in the study's orientation
         ("num_train_images", pa.int64()),
         ("num_test_images", pa.int64()),
         ("weights", pa.string()),
@@ -130,6 +130,21 @@ def build_embedding_schema(dim: int) -> pa.Schema:
             ("image_id", pa.int64()),
             ("category", pa.string()),
             ("embedding", pa.list_(pa.float32(), dim)),
+        ]
+    )
+
+
+def build_category_distance_schema(num_categories: int) -> pa.Schema:
+    """Schema of a trial's distances to categories: one row per test image at matched counts.
+
+    `distances` are mean Euclidean distances to the other images of each category, categories in
+    alphabetical order; NaN where there is no other image.
+    """
+    return pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("category", pa.string()),
+            ("distances", pa.list_(pa.float32(), num_categories)),
         ]
     )
 
@@ -277,6 +292,54 @@ CELLS = pa.schema(
     ]
 )
 
+# One row per finished trial and definition of the distance that its embeddings cover, which
+# `iqray.distances` lists. Taken among the test images at matched counts.
+DISTANCES = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("definition", pa.string()),  # such as euclidean_pairs, participation_ratio
+        ("value", pa.float64()),  # sum over pairs, or the participation ratio; null if undefined
+        ("mean", pa.float64()),  # value / number of pairs; null for the participation ratio
+    ]
+)
+
+# One row per combination, subset, seed, measure, its definition and orientation. Ranks as in CELLS.
+RANKS = pa.schema(
+    [
+        ("orientation", pa.string()),  # quality, raw: what avg_high means where lower is better
+        ("measure", pa.string()),  # distance, top1, top5
+        # Of distance as in DISTANCES; of accuracies category_mean (mean over categories, the
+        # paper's here) or image_mean (mean over images)
+        ("definition", pa.string()),
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("seed", pa.int64()),  # null: values averaged over seeds, then ranked
+        ("subset", pa.string()),  # by its name in this orientation
+        ("value", pa.float64()),  # of the measure; null without a result, or not converged
+        ("rank", pa.float64()),  # 1 is the highest; null where any subset has no value
+        ("is_tied", pa.bool_()),  # another subset of the combination has the same rank
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per (orientation, measure, definition, scope, subset, rank): counts as in RANK_COUNTS,
+# which has those of the study's own orientation and of the first definition of each measure.
+DEFINITION_COUNTS = pa.schema(
+    [
+        ("orientation", pa.string()),
+        ("measure", pa.string()),
+        ("definition", pa.string()),
+        ("scope", pa.string()),  # all, dataset:<name>, metric:<name>
+        ("subset", pa.string()),
+        ("rank", pa.float64()),
+        ("count", pa.int64()),
+        ("num_combinations", pa.int64()),
+        ("num_tied", pa.int64()),
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per (scope, measure, subset, rank): how many combinations gave the subset that rank.
 # A tie of two at the top is rank 1.5 for both, and counts at neither rank 1 nor rank 2.
 RANK_COUNTS = pa.schema(
@@ -288,6 +351,109 @@ RANK_COUNTS = pa.schema(
         ("count", pa.int64()),
         ("num_combinations", pa.int64()),  # with all subsets present
         ("num_tied", pa.int64()),  # combinations with any tie on this measure
+        ("weights", pa.string()),
+    ]
+)
+
+# 95 % intervals over drawn categories, images and seeds (`iqray.image_bootstrap`): one row per cell
+# and measure, then mean ranks of each subset. Which architectures and metrics there are is not
+# drawn, nor is a network trained again.
+INTERVALS = pa.schema(
+    [
+        ("scope", pa.string()),  # cell; mean ranks: all, dataset:<name>
+        ("measure", pa.string()),  # distance, top1, top5
+        ("dataset", pa.string()),  # null for mean ranks, as are architecture and metric
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("value", pa.float64()),  # of the measure, over seeds; null for mean ranks
+        ("low", pa.float64()),  # 2.5th percentile of the drawn values
+        ("high", pa.float64()),  # 97.5th
+        ("rank", pa.float64()),  # over seeds, 1 is the highest; or their mean over combinations
+        ("rank_low", pa.float64()),  # null where the combination is incomplete
+        ("rank_high", pa.float64()),
+        ("first_share", pa.float64()),  # of draws with the first place to itself, in [0, 1]
+        ("n", pa.int64()),  # combinations
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per (control, metric, subset, draw, category): which categories a control subset holds.
+CONTROL_SUBSETS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("control", pa.string()),  # random, count_matched, difficulty_matched: `iqray.controls`
+        ("metric", pa.string()),  # of the real subset that it is for; null for random ones
+        ("subset", pa.string()),
+        ("draw", pa.int64()),  # from 1
+        ("category", pa.string()),
+        ("num_train_images", pa.int64()),
+        ("matched_category", pa.string()),  # of the real subset, that this one is alike
+        ("value", pa.float64()),  # what was matched: training images, or difficulty
+        ("matched_value", pa.float64()),  # the same of matched_category
+    ]
+)
+
+# One row per control subset, architecture and seed; measures and status as in CELLS.
+CONTROL_CELLS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("control", pa.string()),
+        ("metric", pa.string()),  # null for random ones
+        ("subset", pa.string()),
+        ("draw", pa.int64()),
+        ("seed", pa.int64()),
+        ("trial_id", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("top1", pa.float64()),
+        ("top5", pa.float64()),
+        ("distance", pa.float64()),
+    ]
+)
+
+# One row per cell, kind of control and measure: where the real subset stands among the control
+# subsets, on averages over seeds. Random ones are those of the dataset and architecture.
+CONTROLS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),
+        ("subset", pa.string()),
+        ("measure", pa.string()),  # distance, top1, top5
+        ("control", pa.string()),
+        ("value", pa.float64()),  # of the real subset, in the measure's unit
+        ("num_draws", pa.int64()),  # control subsets with a value
+        ("mean", pa.float64()),  # over draws
+        ("sd", pa.float64()),  # over draws, n - 1 in the denominator; null below two
+        ("difference", pa.float64()),  # value - mean
+        ("z", pa.float64()),  # difference / sd
+        ("percentile", pa.float64()),  # draws below the value, and half of those equal, in percent
+        ("weights", pa.string()),
+    ]
+)
+
+# One row per headline of the paper, orientation and definition: `iqray.paper_check` says what the
+# verdicts mean. Counts are combinations that gave the subset the rank.
+PAPER_CHECK = pa.schema(
+    [
+        ("headline", pa.string()),  # its id in iqray/data/paper_headlines.csv
+        ("orientation", pa.string()),
+        ("definition", pa.string()),  # as in RANKS
+        ("verdict", pa.string()),  # exact, consistent, direction, not reproduced, not run
+        ("dataset", pa.string()),  # the paper's name: imagenet, ecoset, both
+        ("measure", pa.string()),
+        ("subset", pa.string()),
+        ("rank", pa.int64()),
+        ("count", pa.int64()),  # ours
+        ("n", pa.int64()),  # our combinations, of the paper's metrics and architectures
+        ("paper_count", pa.int64()),  # null where the paper gives none
+        ("paper_n", pa.int64()),
+        ("paper_low", pa.float64()),  # 95 % Wilson interval of the paper's share
+        ("paper_high", pa.float64()),
+        ("status", pa.string()),  # stated, stated_without_count, order_inferred
+        ("reason", pa.string()),  # why it was not run; else empty
         ("weights", pa.string()),
     ]
 )

@@ -1,12 +1,12 @@
-"""Pick the categories of the four subsets: pure functions from category rows to subset rows.
+"""Pick the categories of the subsets: pure functions from category rows to subset rows.
 
 `avg_high` and `avg_low` are the top and bottom categories by average quality, `range_high` and
-`range_low` those by score range. Quality is the score oriented so that higher is better, and this
-module is the one place that makes it: quality = -score where lower scores are better. A range has
-no orientation.
+`range_low` those by score range; `iqr_high`, `bytes_per_pixel_low` and so on those by any other
+statistic. Quality is the score oriented so that higher is better, and this module is the one place
+that makes it: quality = -score where lower scores are better. Only averages have an orientation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from iqray import schemas
 from iqray.errors import StudyError
-from iqray.study import SubsetRules
+from iqray.study import AVERAGES, SubsetRules
 
 
 def choose_subsets(
@@ -25,7 +25,9 @@ def choose_subsets(
 ) -> pa.Table:
     """Choose the categories of every subset of every dataset and metric.
 
-    Ties at the cut are broken by category name, ascending in every subset.
+    Ties are broken by category name, ascending in every subset. Where subsets have to be disjoint,
+    a category that several of them want goes to the one that has it at the best place, at equal
+    places to the one whose statistic is named first, and the others take their next ones.
 
     Args:
         category_stats: rows of `schemas.CATEGORY_STATS`.
@@ -45,12 +47,15 @@ def choose_subsets(
     for (dataset, metric), rows in frame.groupby(["dataset", "metric"], sort=True):
         k = rules.compute_k(len(rows))
         eligible = _select_eligible(rows, rules, k, f"dataset '{dataset}', metric '{metric}'")
-        sign = -1.0 if lower_better[metric] and rules.orientation == "quality" else 1.0
-        for name in rules.names:
-            statistic = rules.average if name.startswith("avg") else rules.range
-            oriented = eligible[statistic] * (sign if name.startswith("avg") else 1.0)
-            chosen = _take_extremes(eligible["category"], oriented, k, name.endswith("high"))
-            for position, (category, value) in enumerate(chosen, start=1):
+        is_flipped = lower_better[metric] and rules.orientation == "quality"
+        oriented = {name: _orient(eligible, rules, name, is_flipped) for name in rules.names}
+        orders = {
+            name: _sort_categories(values, highest_first=name.endswith("_high"))
+            for name, values in oriented.items()
+        }
+        chosen = _take_disjoint(orders, k) if rules.disjoint else _take_first(orders, k)
+        for name, categories in chosen.items():
+            for position, category in enumerate(categories, start=1):
                 records.append(
                     {
                         "dataset": dataset,
@@ -58,8 +63,8 @@ def choose_subsets(
                         "subset": name,
                         "position": position,
                         "category": category,
-                        "statistic": statistic,
-                        "value": value,
+                        "statistic": rules.get_statistic(name),
+                        "value": oriented[name][category],
                         "num_train_images": num_images[dataset, "train", category],
                         "num_test_images": num_images[dataset, "test", category],
                         "weights": rows["weights"].iloc[0],
@@ -68,23 +73,72 @@ def choose_subsets(
     return pa.Table.from_pylist(records, schema=schemas.SUBSETS)
 
 
-def _take_extremes(
-    categories: pd.Series, values: pd.Series, k: int, highest: bool
-) -> list[tuple[str, float]]:
-    order = pd.DataFrame({"category": categories, "value": values}).sort_values(
-        ["value", "category"], ascending=[not highest, True]
-    )
-    return list(order.head(k).itertuples(index=False, name=None))
+def swap_orientation(names: Sequence[str]) -> dict[str, str]:
+    """Subset that takes each subset's place in the other orientation, for lower-is-better metrics.
+
+    Only averages have an orientation: their high and low swap, all else stays. The categories are
+    the same ones, also at ties, so that nothing has to be trained again.
+
+    Args:
+        names: of the study's subsets.
+
+    Returns:
+        The new name by the old one; without those whose partner is not among `names`.
+    """
+    swapped = {}
+    for name in names:
+        stem, _, end = name.rpartition("_")
+        other = f"{stem}_{'low' if end == 'high' else 'high'}"
+        partner = other if stem in ("avg", *AVERAGES) else name
+        if partner in names:
+            swapped[name] = partner
+    return swapped
+
+
+def _orient(rows: pd.DataFrame, rules: SubsetRules, name: str, is_flipped: bool) -> pd.Series:
+    """A subset's statistic by category; averages as the orientation has them."""
+    statistic = rules.get_statistic(name)
+    values = rows.set_index("category")[statistic]
+    return -values if is_flipped and statistic in AVERAGES else values
+
+
+def _sort_categories(values: pd.Series, *, highest_first: bool) -> list[str]:
+    order = values.rename("value").reset_index()
+    order = order.sort_values(["value", "category"], ascending=[not highest_first, True])
+    return list(order["category"])
+
+
+def _take_first(orders: Mapping[str, Sequence[str]], k: int) -> dict[str, list[str]]:
+    return {name: list(order[:k]) for name, order in orders.items()}
+
+
+def _take_disjoint(orders: Mapping[str, Sequence[str]], k: int) -> dict[str, list[str]]:
+    """First k of each order, where a category goes to the subset that has it at the best place.
+
+    At equal places it goes to the statistic that is named first, so that high and low may swap.
+    """
+    chosen: dict[str, list[str]] = {name: [] for name in orders}
+    taken: set[str] = set()
+    stems = [name.rpartition("_")[0] for name in orders]
+    first_named = sorted(orders, key=lambda name: stems.index(name.rpartition("_")[0]))
+    for contenders in zip(*(orders[name] for name in first_named), strict=True):  # place by place
+        for name, category in zip(first_named, contenders, strict=True):
+            if category not in taken and len(chosen[name]) < k:
+                chosen[name].append(category)
+                taken.add(category)
+    return chosen
 
 
 def _select_eligible(rows: pd.DataFrame, rules: SubsetRules, k: int, where: str) -> pd.DataFrame:
     share = rows["num_scored"] / rows["num_images"]
-    columns = [rules.average, rules.range]
-    eligible = rows[(share >= rules.min_scored_share) & rows[columns].notna().all(axis=1)]
-    if len(eligible) < k:
+    has_statistics = rows[list(rules.statistics)].notna().all(axis=1)
+    eligible = rows[(share >= rules.min_scored_share) & has_statistics]
+    needed = k * len(rules.names) if rules.disjoint else k
+    if len(eligible) < needed:
+        what = f"{len(rules.names)} disjoint subsets need" if rules.disjoint else "a subset needs"
         raise StudyError(
             f"{where}: {len(eligible)} of {len(rows)} categories have at least "
-            f"{rules.min_scored_share:.0%} of their images scored, but a subset needs {k}; "
+            f"{rules.min_scored_share:.0%} of their images scored, but {what} {needed}; "
             "repair the images, or lower subsets.min_scored_share, subsets.fraction or subsets.k"
         )
     return eligible

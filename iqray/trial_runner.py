@@ -1,9 +1,10 @@
 """Run one trial: packed images in; log, predictions, embeddings, model and, last, the result.
 
 Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `log.jsonl`,
-`predictions.parquet`, `embeddings.parquet`, `model.safetensors` where the study keeps models, and
-`result.json`, whose existence means that the trial is finished. A trial that fails leaves
-`failure.json` instead, and keeps its checkpoint (`iqray.checkpoints`) for the next try.
+`predictions.parquet`, `embeddings.parquet`, what these cover (`iqray.trial_distances`),
+`model.safetensors` where the study keeps models, and `result.json`, whose existence means that the
+trial is finished. A trial that fails leaves `failure.json` instead, and keeps its checkpoint
+(`iqray.checkpoints`) for the next try.
 """
 
 import gc
@@ -200,13 +201,22 @@ class TrialRunner:
         self, trial: Trial, model: Any, images: pa.Table, data: "PackedImages"
     ) -> dict[str, Any]:
         """Write what the trained model makes of the test images, and measure it."""
+        from iqray.distances import PAPER_DEFINITION
         from iqray.embeddings import embed
+        from iqray.trial_distances import write_distances
+        from iqray.trial_training import to_json
 
         input_px = trial.recipe.architectures[trial.architecture].input_px
         embeddings, logits = embed(model, data, input_px, _TEST_BATCH_SIZE)
         self._write_test_tables(trial, images, embeddings, logits)
-        measures = _measure(trial, embeddings, logits, data.targets)
-        return {"num_test_images": images.num_rows, **measures}
+        space = write_distances(self.storage, trial, images, embeddings)
+        return {
+            "num_test_images": images.num_rows,
+            **_measure_accuracy(trial, logits, data.targets),
+            "distance": to_json(space.totals[PAPER_DEFINITION]),
+            "mean_distance": to_json(space.means[PAPER_DEFINITION]),
+            "num_pairs": space.num_pairs[PAPER_DEFINITION],
+        }
 
     def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> "PackedImages":
         """Images of the trial's categories, decoded where this node has no packs of them yet."""
@@ -275,19 +285,12 @@ def _select_images(manifest: pa.Table, trial: Trial, split: str) -> pa.Table:
     return usable.filter(wanted).sort_by([("category", "ascending"), ("path", "ascending")])
 
 
-def _measure(
-    trial: Trial, embeddings: np.ndarray, logits: np.ndarray, targets: np.ndarray
-) -> dict[str, float | None]:
-    """Accuracies with their chance levels, and the distance at matched counts."""
+def _measure_accuracy(trial: Trial, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Accuracies, over categories and over images, with their chance levels."""
     from iqray.evaluation import compute_topk_accuracy, rank_targets
-    from iqray.rdm import compute_total_distance, match_counts
-    from iqray.trial_training import to_json
 
     category_rank = rank_targets(logits, targets)
     num_categories = len(trial.categories)
-    names = [trial.categories[target] for target in targets]
-    matched = match_counts(names, trial.seed, trial.num_matched)
-    distance, num_pairs = compute_total_distance(embeddings[matched])
     return {
         **{
             f"top{k}": compute_topk_accuracy(category_rank, targets, k, num_categories)
@@ -300,7 +303,4 @@ def _measure(
             for k in (1, 5)
         },
         **{f"chance_top{k}": min(k, num_categories) / num_categories for k in (1, 5)},
-        "distance": to_json(distance),
-        "mean_distance": to_json(distance / num_pairs) if num_pairs else None,
-        "num_pairs": num_pairs,
     }

@@ -5,6 +5,7 @@ the images it trains and tests on, architecture, recipe, steps, initialisation, 
 versions that change numbers. Cells of equal content share a trial.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,20 @@ class Cell:
     architecture: str
     metric: str
     subset: str
+    seed: int
+    trial_id: str
+
+
+@dataclass(frozen=True)
+class ControlCell:
+    """One control subset with an architecture and a seed, and the trial that fills it."""
+
+    dataset: str
+    architecture: str
+    control: str
+    metric: str | None  # of the real subset that it is for; none for random ones
+    subset: str | None
+    draw: int
     seed: int
     trial_id: str
 
@@ -91,47 +106,98 @@ def plan_trials(
     distances are taken among the same number of test images per category: as many as the smallest
     category of any subset has. Adding a metric to a study can change both, and with them trials.
     """
-    chosen = _list_categories(subsets)
     cells: list[Cell] = []
     trials: dict[str, Trial] = {}
     for dataset in study.datasets:
-        usable = _ImageIndex(manifests[dataset.name])
-        sizes = [
-            usable.count("train", categories)
-            for (name, _, _), categories in chosen.items()
-            if name == dataset.name
-        ]
-        median_size = float(np.median(sizes))
-        num_matched = min(
-            usable.count("test", [category])
-            for (name, _, _), categories in chosen.items()
-            if name == dataset.name
-            for category in categories
-        )
+        planner = TrialPlanner(study, dataset.name, subsets, manifests[dataset.name], versions)
         for architecture in study.architectures:
-            num_steps = study.recipe.compute_steps(architecture, median_size)
             for metric in study.metrics:
                 for subset in study.subsets.names:
-                    categories = chosen[dataset.name, metric, subset]
+                    categories = planner.chosen[metric, subset]
                     for seed in study.seeds:
-                        trial = Trial(
-                            dataset=dataset.name,
-                            architecture=architecture,
-                            categories=categories,
-                            images=usable.hash_images(categories),
-                            num_train_images=usable.count("train", categories),
-                            num_test_images=usable.count("test", categories),
-                            num_matched=num_matched,
-                            num_steps=num_steps,
-                            seed=seed,
-                            recipe=study.recipe,
-                            versions=versions,
-                            num_workers=study.training.num_workers,
-                        )
+                        trial = planner.plan(architecture, categories, seed)
                         trials.setdefault(trial.trial_id, trial)
                         cells.append(
                             Cell(dataset.name, architecture, metric, subset, seed, trial.trial_id)
                         )
+    return cells, trials
+
+
+class TrialPlanner:
+    """Plans trials of a dataset that can be compared with those of its grid.
+
+    Attributes:
+        chosen: categories by (metric, subset), sorted.
+        num_matched: test images per category among which distances are taken.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        dataset: str,
+        subsets: pa.Table,
+        manifest: pa.Table,
+        versions: Mapping[str, str],
+    ) -> None:
+        self._study = study
+        self._dataset = dataset
+        self._versions = versions
+        self._usable = _ImageIndex(manifest)
+        self.chosen = {
+            (metric, subset): categories
+            for (name, metric, subset), categories in _list_categories(subsets).items()
+            if name == dataset
+        }
+        sizes = [self._usable.count("train", categories) for categories in self.chosen.values()]
+        self._median_size = float(np.median(sizes))
+        self.num_matched = min(
+            self._usable.count("test", [category])
+            for categories in self.chosen.values()
+            for category in categories
+        )
+
+    def plan(self, architecture: str, categories: Sequence[str], seed: int) -> Trial:
+        """Trial of any categories, with the grid's steps and matched counts."""
+        return Trial(
+            dataset=self._dataset,
+            architecture=architecture,
+            categories=tuple(categories),
+            images=self._usable.hash_images(categories),
+            num_train_images=self._usable.count("train", categories),
+            num_test_images=self._usable.count("test", categories),
+            num_matched=self.num_matched,
+            num_steps=self._study.recipe.compute_steps(architecture, self._median_size),
+            seed=seed,
+            recipe=self._study.recipe,
+            versions=self._versions,
+            num_workers=self._study.training.num_workers,
+        )
+
+
+def plan_controls(
+    study: Study, planner: TrialPlanner, control_subsets: pa.Table
+) -> tuple[list[ControlCell], dict[str, Trial]]:
+    """Cells of a dataset's control subsets, and their distinct trials by id.
+
+    Args:
+        study: with its architectures and seeds.
+        planner: of the dataset.
+        control_subsets: a table of `schemas.CONTROL_SUBSETS`, of the dataset.
+    """
+    keys = ("dataset", "control", "metric", "subset", "draw")
+    held: dict[tuple[Any, ...], list[str]] = {}
+    for row in control_subsets.select([*keys, "category"]).to_pylist():
+        held.setdefault(tuple(row[key] for key in keys), []).append(row["category"])
+    cells: list[ControlCell] = []
+    trials: dict[str, Trial] = {}
+    for names, categories in held.items():
+        own = dict(zip(keys, names, strict=True))
+        for architecture, seed in itertools.product(study.architectures, study.seeds):
+            trial = planner.plan(architecture, sorted(categories), seed)
+            trials.setdefault(trial.trial_id, trial)
+            cells.append(
+                ControlCell(architecture=architecture, seed=seed, trial_id=trial.trial_id, **own)
+            )
     return cells, trials
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from iqray import schemas
-from iqray.category_stats import RANGES, STATISTICS, compute_category_stats
+from iqray.category_stats import STATISTICS, compute_category_stats
 from iqray.diagnostics import (
     CONFOUNDS,
     build_diagnostics,
@@ -17,7 +17,7 @@ from iqray.diagnostics import (
     diagnose_scores,
     diagnose_subsets,
 )
-from iqray.study import SubsetRules
+from iqray.study import RANGES, SubsetRules
 
 RULES = SubsetRules(k=2)
 CATEGORIES = ("ant", "bee", "cat", "dog", "eel")

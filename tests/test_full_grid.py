@@ -37,7 +37,8 @@ def run_job(
 def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output root and terminal text of an undisturbed run."""
     root = tmp_path_factory.mktemp("finished") / "out"
-    done = run_job(write_study(inputs, root), cache=root.parent / "cache")
+    study = write_study(inputs, root, controls={"random": 2, "count_matched": 1})
+    done = run_job(study, cache=root.parent / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return root, done.stdout
@@ -67,9 +68,29 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
         "brisque": 24,
         "cnniqa": 24,
     }
+    own = pd.read_parquet(root / "results/ranks.parquet")
+    own = own[(own["orientation"] == "quality") & (own["definition"] == "euclidean_pairs")]
+    own = own.dropna(subset=["seed"]).merge(cells, on=["metric", "subset"])
+    assert (own["value"] == own["distance"]).all()
+    assert (own["rank"] == own["rank_distance"]).all()
     assert f"report: {root}/report/index.html" in text
     assert "recipe 'demo (changed)' is a preview" in text
     assert "How far to trust it" in (root / "report/index.html").read_text()
+
+
+def test_real_subsets_stand_among_the_controls(finished: tuple[Path, str]) -> None:
+    root, _ = finished
+    control_cells = pd.read_parquet(root / "results/control_cells.parquet")
+    assert control_cells.groupby("control").size().to_dict() == {"count_matched": 8, "random": 2}
+    assert (control_cells["status"] == "ok").all()
+    controls = pd.read_parquet(root / "results/controls.parquet")
+    assert controls.groupby("control")["num_draws"].unique().map(list).to_dict() == {
+        "count_matched": [1],
+        "random": [2],
+    }
+    assert controls["percentile"].between(0, 100).all()
+    counts = pd.read_parquet(root / "results/rank_counts.parquet")
+    assert counts["subset"].nunique() == 4
 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
@@ -90,6 +111,11 @@ def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]
     assert (tests.get_group("interaction")["reason"].str.startswith("1 datasets")).all()
     assert (tests.get_group("without_metric")["reason"].str.startswith("1 clusters")).all()
     assert tests.get_group("permutation")["p_value"].notna().all()
+    intervals = pd.read_parquet(root / "results/intervals.parquet")
+    own = intervals[intervals["scope"] == "cell"]
+    assert len(own) == 8 * 3
+    assert (own["low"] <= own["high"]).all()
+    assert own[own["measure"] == "top1"]["value"].between(0, 1).all()
     diagnostics = pd.read_parquet(root / "results/diagnostics.parquet")
     assert diagnostics.columns.tolist() == schemas.DIAGNOSTICS.names
     counts = diagnostics.groupby("measure")["n"].max()

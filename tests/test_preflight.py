@@ -98,13 +98,14 @@ def test_listings_of_the_check_are_handed_on(layout: str, weights: Path, tmp_pat
     [
         ({"k": 5}, r"has 4 categories and subsets.k is 5; a subset needs at least 2"),
         ({"fraction": 0.25}, r"subsets.fraction 0.25 of 4 categories is 1"),
+        ({"k": 2, "disjoint": True}, r"has 4 categories, and 4 disjoint subsets of 2 need 8"),
     ],
 )
 def test_too_few_categories(
     make_dataset: MakeDataset,
     weights: Path,
     tmp_path: Path,
-    subsets: dict[str, float],
+    subsets: dict[str, float | bool],
     message: str,
 ) -> None:
     with pytest.raises(StudyError, match=message):

@@ -79,6 +79,12 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
             r"num_gpus is {'alexnet': 0.0}; .*all on GPUs or none",
         ),
         ({"training": {"engine": "ray"}}, r"training.engine is 'ray'"),
+        ({"controls": {"difficulty_matched": 3}}, r"difficulty_matched is 3 and .* give both"),
+        ({"subsets": {"names": ["avg_top"]}}, r"unknown subset 'avg_top'; .* followed by _high or"),
+        (
+            {"subsets": {"disjoint": True}, "scoring": {"precision": "bf16"}},
+            r"subsets.disjoint needs the exact order",
+        ),
         ({"subsets": {"fraction": 0.7}}, r"subsets.fraction is 0.7: .*less than or equal to 0.5"),
         ({"seeds": [1, 1]}, r"seeds names 1 twice"),
         ({"weights": {}}, r"weights must have either directory"),

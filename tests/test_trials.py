@@ -11,7 +11,15 @@ from iqray.identity import hash_strings
 from iqray.stages.subsets import _count_images
 from iqray.study import Study
 from iqray.study_file import parse_study
-from iqray.trials import Cell, Trial, _ImageIndex, order_longest_first, plan_trials
+from iqray.trials import (
+    Cell,
+    Trial,
+    TrialPlanner,
+    _ImageIndex,
+    order_longest_first,
+    plan_controls,
+    plan_trials,
+)
 
 VERSIONS = {"torch": "2.15.0", "training": "1"}
 CATEGORIES = ("a", "b", "c", "d")
@@ -152,6 +160,25 @@ def test_distances_are_matched_over_the_whole_dataset() -> None:
     _, trials = plan(manifest=pa.Table.from_pylist(kept, schema=schemas.MANIFEST))
     assert {trial.num_matched for trial in trials.values()} == {3}
     assert {trial.num_matched for trial in plan()[1].values()} == {5}
+
+
+def test_controls_are_trained_as_the_grid_is_and_share_its_trials() -> None:
+    study = make_study(seeds=[0, 1])
+    rows = [
+        {"dataset": "d", "control": "random", "draw": draw, "category": category}
+        for draw, categories in ((1, "ba"), (2, "bc"))
+        for category in categories
+    ]
+    planner = TrialPlanner(study, "d", make_subsets(CHOSEN), make_manifest(), VERSIONS)
+    table = pa.Table.from_pylist(rows, schema=schemas.CONTROL_SUBSETS)
+    cells, trials = plan_controls(study, planner, table)
+    grid = plan(study)[1]
+    assert len(cells) == 2 * 2 * 2
+    assert {cell.metric for cell in cells} == {None}
+    assert all((cell.trial_id in grid) == (cell.draw == 1) for cell in cells)
+    for own, other in zip(trials.values(), grid.values(), strict=False):
+        assert own.num_matched == other.num_matched
+    assert {own.num_steps for own in trials.values()} == {own.num_steps for own in grid.values()}
 
 
 def test_longest_trials_come_first() -> None:

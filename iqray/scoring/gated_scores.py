@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.category_stats import compute_category_stats
+from iqray.category_stats import STATISTICS, compute_category_stats
 from iqray.identity import hash_rows
 from iqray.metrics.registry import FULL_PRECISION
 from iqray.scoring.gate import (
@@ -111,7 +111,7 @@ class GatedScores:
         lower = self._lower_stats
         num_scored = exact_stats["num_scored"].reindex(lower.index).fillna(lower["num_scored"])
         is_scored = num_scored / lower["num_images"] >= self.rules.min_scored_share
-        eligible = lower[is_scored].dropna(subset=[self.rules.average, self.rules.range])
+        eligible = lower[is_scored].dropna(subset=self._list_statistics())
         k = self.rules.compute_k(len(lower))
         found: set[str] = set()
         for statistic in self._list_statistics():
@@ -122,11 +122,9 @@ class GatedScores:
             found |= {str(eligible.index[index]) for index in find_open(values, exact, k)}
         return found
 
-    def _list_statistics(self) -> set[str]:
-        return {
-            self.rules.average if name.startswith("avg") else self.rules.range
-            for name in self.rules.names
-        }
+    def _list_statistics(self) -> list[str]:
+        """Statistics of scores that decide about a subset."""
+        return [name for name in self.rules.statistics if name in STATISTICS]
 
     def _read_lower(self, columns: list[str] | None = None) -> pa.Table:
         """Rows in lower precision; read anew each time, since all gates' would fill the memory."""

@@ -1,39 +1,72 @@
 """Stage `results`: from finished trials to cells and rank tables."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import pandas as pd
 
 from iqray import schemas
 from iqray.identity import hash_content
+from iqray.metrics.registry import find_metric
 from iqray.progress import show_stage
 from iqray.ranks import count_ranks
 from iqray.results import build_cells, summarise
 from iqray.run import Run
+from iqray.stages.controls import plan_study_controls, write_controls
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
-from iqray.trial_runner import read_results
+from iqray.trial_runner import list_finished, read_results
+from iqray.trials import Trial
 
 CELLS_PATH = "results/cells.parquet"
 RANK_COUNTS_PATH = "results/rank_counts.parquet"
+DISTANCES_PATH = "results/distances.parquet"
+RANKS_PATH = "results/ranks.parquet"
+DEFINITION_COUNTS_PATH = "results/definition_counts.parquet"
 REPORT_PATH = "report/index.html"
+
+# Raise when the same trials would give other tables or more of them.
+RESULTS_VERSION = 2
 
 
 def make_results(run: Run) -> None:
-    """Join every cell with its trial's result, and rank the subsets."""
+    """Join every cell with its trial's result, and rank the subsets by every definition."""
     cells, trials = plan_grid(run)
+    control_subsets, control_cells, control_trials = plan_study_controls(run)
+    trials |= control_trials
     results = read_results(run.storage, trials)
     weights = {metric: found.provenance for metric, found in run.weights.items()}
-    key = hash_content([[asdict(cell) for cell in cells], results, weights])
+    planned = [[asdict(cell) for cell in cells], [asdict(cell) for cell in control_cells]]
+    key = hash_content([planned, results, weights, RESULTS_VERSION])
     with show_stage("results", len(cells), "cells") as line:
         if run.storage.read_key(CELLS_PATH) == key:
             line.skip(len(cells))
             return
         table = build_cells([asdict(cell) for cell in cells], results, weights)
+        finished = list_finished(run.storage, trials)
+        _write_ranks(run, table, {name: trials[name] for name in trials if name in finished}, key)
+        write_controls(run, (control_subsets, control_cells), results, table, key)
         write_with_csv(run.storage, RANK_COUNTS_PATH, count_ranks(table), schemas.RANK_COUNTS, key)
         write_with_csv(run.storage, CELLS_PATH, table, schemas.CELLS, key)
         line(len(cells))
         run.record_seconds(line)
+
+
+def _write_ranks(run: Run, cells: pd.DataFrame, finished: Mapping[str, Trial], key: str) -> None:
+    # Imported here, as scipy takes a second and a finished study does not need it.
+    from iqray.rank_tables import build_distances, build_ranks, count_definitions
+    from iqray.trial_distances import provide_distances
+
+    study = run.study
+    distances = build_distances(provide_distances(run.storage, finished))
+    lower_better = {metric: find_metric(metric).lower_better for metric in study.metrics}
+    ranks = build_ranks(cells, distances, lower_better, study.subsets.orientation)
+    for path, table, schema in (
+        (DISTANCES_PATH, distances, schemas.DISTANCES),
+        (RANKS_PATH, ranks, schemas.RANKS),
+        (DEFINITION_COUNTS_PATH, count_definitions(ranks), schemas.DEFINITION_COUNTS),
+    ):
+        write_with_csv(run.storage, path, table, schema, key)
 
 
 def summarise_run(run: Run) -> str:

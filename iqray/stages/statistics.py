@@ -17,13 +17,18 @@ from iqray.tables import write_with_csv
 
 DIAGNOSTICS_PATH = "results/diagnostics.parquet"
 STATISTICS_PATH = "results/statistics.parquet"
+INTERVALS_PATH = "results/intervals.parquet"
 
 # Raise when the same tables would give other numbers or more of them.
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 
 
 # By table, the finished table that decides its numbers.
-_SOURCES = {DIAGNOSTICS_PATH: SUBSETS_PATH, STATISTICS_PATH: CELLS_PATH}
+_SOURCES = {
+    DIAGNOSTICS_PATH: SUBSETS_PATH,
+    STATISTICS_PATH: CELLS_PATH,
+    INTERVALS_PATH: CELLS_PATH,
+}
 
 
 def make_statistics(run: Run) -> None:
@@ -33,6 +38,7 @@ def make_statistics(run: Run) -> None:
     tables: list[tuple[str, pa.Schema, Callable[[Run], pd.DataFrame]]] = [
         (DIAGNOSTICS_PATH, schemas.DIAGNOSTICS, _diagnose),
         (STATISTICS_PATH, schemas.STATISTICS, _test_ranks),
+        (INTERVALS_PATH, schemas.INTERVALS, _draw_intervals),
     ]
     with show_stage("statistics", len(tables), "tables") as line:
         for path, schema, make in tables:
@@ -46,7 +52,7 @@ def make_statistics(run: Run) -> None:
 
 
 def check_statistics_current(run: Run) -> None:
-    """Check that both tables are there and of the finished cells and subsets.
+    """Check that all tables are there and of the finished cells and subsets.
 
     Raises:
         StudyError: one is not.
@@ -86,3 +92,9 @@ def _test_ranks(run: Run) -> pd.DataFrame:
     from iqray.statistics import compute_statistics
 
     return compute_statistics(read_frame(run, CELLS_PATH))
+
+
+def _draw_intervals(run: Run) -> pd.DataFrame:
+    from iqray.stages.intervals import compute_intervals
+
+    return compute_intervals(run.storage, read_frame(run, CELLS_PATH))

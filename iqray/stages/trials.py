@@ -1,4 +1,4 @@
-"""Stage `trials`: train and test every distinct trial of the grid."""
+"""Stage `trials`: train and test every distinct trial of the grid and of the controls."""
 
 import logging
 import sys
@@ -11,6 +11,7 @@ from iqray.progress import show_stage
 from iqray.provenance import describe_code
 from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run, get_versions
+from iqray.stages.controls import plan_study_controls
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
 from iqray.trial_runner import TrialRunner, list_finished
@@ -55,6 +56,7 @@ def request_trainers(study: Study) -> list[WorkerRequest]:
 def train_grid(run: Run) -> None:
     """Train and test every trial that has no result."""
     cells, trials = plan_grid(run)
+    trials |= plan_study_controls(run)[2]
     settings = run.study.training
     finished = list_finished(run.storage, trials)
     with show_stage("trials", len(trials), "trials") as line:
