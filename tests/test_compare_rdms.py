@@ -98,6 +98,26 @@ def test_the_network_near_the_subjects_is_told_from_the_one_far_from_them(
     assert "spearman" in text
 
 
+def test_the_worked_example_of_the_readme(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    index = pd.read_csv(root / "rdms/index.csv")
+    rdm = pd.read_parquet(root / index.path[0])
+    square = squareform(np.concatenate(rdm.dissimilarities))
+    for subject in range(5):
+        noise = np.random.default_rng(subject).normal(0, square.std() / 2, square.shape)
+        noisy = np.abs(square + noise + noise.T)
+        np.fill_diagonal(noisy, 0)
+        pd.DataFrame(noisy, rdm.category, rdm.category).to_csv(f"subject{subject}.csv")
+    files = [f"subject{subject}.csv" for subject in range(5)]
+    main(["--root", str(root), "--name", "generated", "--draws", "100", "--rdm", *files])
+    table = pd.read_parquet(root / "correspondence/generated.parquet")
+    best = table.sort_values("value").groupby("comparison").last()
+    assert set(best["path"]) == {index.path[0]}
+    assert (best["value"] > best["ceiling_low"]).all()  # the very RDM that the subjects share
+
+
 def test_files_of_all_kinds_hold_the_same_subjects(tmp_path: Path) -> None:
     squares = generate_subjects(3)
     csv = read_references(

@@ -135,6 +135,7 @@ def run_interventions(study: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_subset_is_changed_scored_and_trained_on(inputs: Path, tmp_path: Path) -> None:
     changes = [
         {"kind": "blur", "strengths": [1.0]},

@@ -57,3 +57,27 @@ def test_files_are_copied_whole_both_ways(tmp_path: Path, scheme: str) -> None:
     storage.copy_to_local("below/file", back)
     assert back.read_bytes() == source.read_bytes()
     assert storage.list_names("below") == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("/out/why?", "/out/why?/a/b"),
+        ("s3://bucket/out/", "s3://bucket/out/a/b"),
+        (
+            "s3://bucket/out?endpoint_override=host:9000&scheme=http",
+            "s3://bucket/out/a/b?endpoint_override=host:9000&scheme=http",
+        ),
+    ],
+)
+def test_below_keeps_a_uris_query(root: str, expected: str) -> None:
+    assert Storage(root).below("a/b").root == expected
+
+
+def test_batches_are_the_table_that_they_make(tmp_path: Path) -> None:
+    table = pa.table({"number": pa.array(range(10)), "text": pa.array(list("abcdefghij"))})
+    storage = Storage(str(tmp_path))
+    storage.write_batches("t.parquet", table.schema, table.to_batches(max_chunksize=4), key="k")
+    assert storage.read_table("t.parquet").equals(table)
+    assert storage.read_key("t.parquet") == "k"
+    assert storage.list_names("") == {"t.parquet"}

@@ -121,6 +121,7 @@ def _make_images(
     with show_stage("changes", total, "images") as line:
         if tasks:
             run_pools([_build_pool(run, tasks)], lambda written: line(written.num_rows))
+            run.storage.delete_folder(f"{base}/.rows")
     return folders
 
 
