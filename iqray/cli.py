@@ -61,10 +61,15 @@ def find_root(study: Study) -> str:
     A relative root lies below the working folder; in a submitted job, whose working folder is a
     copy that Ray deletes, below the home folder of the machine that runs the driver.
     """
-    if "://" in study.root:
-        return study.root
+    return resolve_root(study.root)
+
+
+def resolve_root(root: str) -> str:
+    """An output root as an absolute path or URI; `find_root` says where a relative one lies."""
+    if "://" in root:
+        return root
     base = Path.home() if _JOB_VARIABLE in os.environ else Path.cwd()
-    return str(base / Path(study.root).expanduser())
+    return str(base / Path(root).expanduser())
 
 
 def open_log(storage: Storage, name: str) -> Path:

@@ -10,6 +10,7 @@ from iqray.progress import show_stage
 from iqray.ranks import count_ranks
 from iqray.results import build_cells, summarise
 from iqray.run import Run
+from iqray.stages.study_record import record_study
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
 from iqray.trial_runner import read_results
@@ -22,6 +23,7 @@ REPORT_PATH = "report/index.html"
 def make_results(run: Run) -> None:
     """Join every cell with its trial's result, and rank the subsets."""
     cells, trials = plan_grid(run)
+    record_study(run)
     results = read_results(run.storage, trials)
     weights = {metric: found.provenance for metric, found in run.weights.items()}
     key = hash_content([[asdict(cell) for cell in cells], results, weights])
