@@ -42,7 +42,13 @@ def list_machines(storage: Storage, trial_ids: Sequence[str]) -> list[str]:
     """Hardware that trials ran on, such as `NVIDIA H200` or a CPU's name; each once."""
     paths = [f"trials/{trial_id}/trial.json" for trial_id in trial_ids]
     described = [json.loads(text) for text in _read_all(storage, paths) if text]
-    return sorted({str(trial.get("gpu") or trial.get("cpu")) for trial in described})
+    return sorted({_name_machine(trial["hardware"]) for trial in described})
+
+
+def _name_machine(hardware: dict[str, Any]) -> str:
+    """Its GPU, else its CPU, where the system names that."""
+    names = (hardware.get("gpu"), hardware.get("cpu"), hardware.get("machine"))
+    return next((name for name in names if name), "an unknown machine")
 
 
 def _read_all(storage: Storage, paths: Sequence[str]) -> list[bytes | None]:

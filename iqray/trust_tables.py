@@ -42,7 +42,7 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
             _format_p(row["p_value"]),
             _format_p(row["p_holm"]),
             format_value(row["effect"]),
-            row["reason"] or row["leader"] or ABSENT,
+            row["reason"] or (row["leader"] if pd.notna(row["leader"]) else ABSENT),
         )
         for row in _sort_measures(chosen).to_dict("records")
     ]

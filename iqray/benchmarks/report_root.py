@@ -260,7 +260,7 @@ def _write_trials(
         folder = f"trials/{trial_id}"
         log = "".join(json.dumps(row) + "\n" for row in _draw_log(size.num_epochs, generator))
         storage.write_bytes(f"{folder}/log.jsonl", log.encode())
-        storage.write_json(f"{folder}/trial.json", {"device": "cpu", "cpu": "invented CPU"})
+        storage.write_json(f"{folder}/trial.json", {"hardware": {"cpu": "invented CPU"}})
     keys = ["dataset", "architecture", "metric", "seed"]
     shown = cells[(cells[keys] == cells[keys].sort_values(keys).iloc[0]).all(axis="columns")]
     for cell in shown.to_dict("records"):

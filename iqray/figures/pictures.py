@@ -59,10 +59,19 @@ def plot_centroid_maps(maps: Sequence[CentroidMap]) -> Figure:
         for name, point in zip(each.categories, each.coordinates, strict=True):
             _place_category(axes, name, point, each.pictures.get(name))
         axes.set_title(axes.get_title(), fontsize=9)
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.margins(0.18)
+        _frame_square(axes, each.coordinates)
         clear_axes(axes)
     return figure
+
+
+def _frame_square(axes: Axes, coordinates: NDArray[np.float64]) -> None:
+    """One scale for both axes, with room for pictures and names at the edges."""
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    half = 0.62 * max(float((high - low).max()), np.finfo(float).tiny)
+    x, y = (low + high) / 2
+    axes.set_xlim(x - half, x + half)
+    axes.set_ylim(y - half, y + half)
+    axes.set_aspect("equal", adjustable="box")
 
 
 def _place_category(
