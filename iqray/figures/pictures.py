@@ -111,7 +111,9 @@ def plot_score_distributions(
     if not pictures:
         figure, panels = make_panels(metrics, 3, 9, 1.9)
         for metric, axes in zip(metrics, panels, strict=True):
-            _draw_distribution(axes, quantiles[quantiles["metric"] == metric])
+            own = quantiles[quantiles["metric"] == metric]
+            _draw_distribution(axes, own)
+            axes.set_title(f"{metric}: {_describe_direction(own)}", fontsize=8, loc="left")
         return figure
     height = 0.3 + 1.3 * len(metrics)
     figure = Figure(figsize=(9.5, height))
@@ -131,7 +133,7 @@ def plot_score_distributions(
         own = quantiles[quantiles["metric"] == metric]
         axes = figure.add_subplot(grid[row, 0])
         _draw_distribution(axes, own)
-        axes.set_title(metric, fontsize=9, loc="left")
+        axes.set_title(f"{metric}: {_describe_direction(own)}", fontsize=8, loc="left")
         examples = pick_examples(own)
         for column, (label, example) in enumerate(zip(_EXAMPLE_LABELS, examples, strict=True)):
             axes = figure.add_subplot(grid[row, 1 + column])
@@ -148,6 +150,10 @@ def pick_examples(quantiles: pd.DataFrame) -> list[dict[Hashable, Any]]:
     return ordered.iloc[places].to_dict("records")
 
 
+def _describe_direction(quantiles: pd.DataFrame) -> str:
+    return "lower is better" if quantiles["lower_better"].iloc[0] else "higher is better"
+
+
 def _draw_distribution(axes: Axes, quantiles: pd.DataFrame) -> None:
     scores = quantiles.sort_values("quantile")
     spread = np.interp(
@@ -155,8 +161,6 @@ def _draw_distribution(axes: Axes, quantiles: pd.DataFrame) -> None:
     )
     axes.hist(spread, bins=_NUM_BINS, color="#7A8FA6")
     axes.axvline(float(np.median(spread)), color="#1c2126", lw=1)
-    is_lower = bool(quantiles["lower_better"].iloc[0])
-    axes.set_xlabel("lower is better" if is_lower else "higher is better", fontsize=7)
     axes.set_yticks([])
     clear_frame(axes)
     axes.spines["left"].set_visible(False)
