@@ -65,7 +65,7 @@ def find_root(study: Study) -> str:
 
 
 def resolve_root(root: str) -> str:
-    """An output root as `find_root` gives a study's."""
+    """An output root as an absolute path or URI; `find_root` says where a relative one lies."""
     if "://" in root:
         return root
     base = Path.home() if _JOB_VARIABLE in os.environ else Path.cwd()

@@ -19,21 +19,25 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table as text.
+    """A table as text, and as what it was made of.
 
     Attributes:
+        name: safe as a file name.
         title: its caption.
         header: one heading per column.
         rows: text cells, as many per row as headings.
         is_number: by column: numbers are set flush right.
+        frame: the same rows, with numbers that are not rounded.
         has_demo_weights: the numbers were made with demo weights, which the page then says.
         is_folded: long tables are closed until they are asked for.
     """
 
+    name: str
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     is_number: tuple[bool, ...]
+    frame: pd.DataFrame
     has_demo_weights: bool = False
     is_folded: bool = False
 
@@ -61,13 +65,18 @@ def has_demo(frame: pd.DataFrame) -> bool:
 
 
 def _make_table(
-    title: str, frame: pd.DataFrame, *, has_demo_weights: bool = False, is_folded: bool = False
+    name: str,
+    title: str,
+    frame: pd.DataFrame,
+    *,
+    has_demo_weights: bool = False,
+    is_folded: bool = False,
 ) -> PageTable:
-    columns = [_format_column(str(name), values) for name, values in frame.items()]
+    columns = [_format_column(str(column), values) for column, values in frame.items()]
     rows = tuple(zip(*columns, strict=True))
     is_number = tuple(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
     header = tuple(map(_format_heading, frame.columns))
-    return PageTable(title, header, rows, is_number, has_demo_weights, is_folded)
+    return PageTable(name, title, header, rows, is_number, frame, has_demo_weights, is_folded)
 
 
 def _format_heading(name: str) -> str:
@@ -85,7 +94,7 @@ def tabulate_overall(rank_counts: pd.DataFrame) -> PageTable:
     firsts = tabulate_firsts(rank_counts).rename(index=MEASURE_LABELS)
     frame = firsts.T.rename_axis(index="subset", columns=None).reset_index()
     demo = has_demo(rank_counts)
-    return _make_table("First places, all combinations", frame, has_demo_weights=demo)
+    return _make_table("firsts", "First places, all combinations", frame, has_demo_weights=demo)
 
 
 def tabulate_by(rank_counts: pd.DataFrame, column: str) -> PageTable:
@@ -98,7 +107,8 @@ def tabulate_by(rank_counts: pd.DataFrame, column: str) -> PageTable:
         part.insert(0, column, scope.removeprefix(prefix))
         parts.append(part)
     title = f"First places by {column}"
-    return _make_table(title, pd.concat(parts), has_demo_weights=has_demo(chosen))
+    frame = pd.concat(parts)
+    return _make_table(f"firsts_by_{column}", title, frame, has_demo_weights=has_demo(chosen))
 
 
 def tabulate_ranks(rank_counts: pd.DataFrame) -> PageTable:
@@ -110,7 +120,8 @@ def tabulate_ranks(rank_counts: pd.DataFrame) -> PageTable:
     wide = wide.reindex(order).rename_axis(["measure", "subset"])
     wide.columns = pd.Index([f"rank {rank:g}" for rank in wide.columns])
     frame = wide.rename(index=MEASURE_LABELS, level="measure").reset_index()
-    return _make_table("How often a subset takes a rank", frame, has_demo_weights=has_demo(chosen))
+    title = "How often a subset takes a rank"
+    return _make_table("ranks", title, frame, has_demo_weights=has_demo(chosen))
 
 
 def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
@@ -124,7 +135,8 @@ def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
         [*keys, "top-1", "chance top-1", "top-5", "chance top-5", "mean distance"]
     )
     title = "Accuracy and mean distance (means over metrics and seeds)"
-    return _make_table(title, frame, has_demo_weights=has_demo(cells), is_folded=True)
+    demo = has_demo(cells)
+    return _make_table("accuracies", title, frame, has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_cells(cells: pd.DataFrame) -> PageTable:
@@ -132,18 +144,17 @@ def tabulate_cells(cells: pd.DataFrame) -> PageTable:
     columns = ["dataset", "architecture", "metric", "subset", "seed", "top1", "top5", "distance"]
     columns += ["rank_top1", "rank_top5", "rank_distance", "final_loss", "num_restarts"]
     columns += ["status", "trial_id"]
-    return _make_table(
-        "All cells", cells[columns], has_demo_weights=has_demo(cells), is_folded=True
-    )
+    demo = has_demo(cells)
+    return _make_table("cells", "All cells", cells[columns], has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_lost_cells(cells: pd.DataFrame) -> PageTable:
     """The cells whose trial failed, did not converge or has no result, with the reason."""
     columns = ["dataset", "architecture", "metric", "subset", "seed", "trial_id", "status"]
     lost = cells[cells["status"] != "ok"]
-    return _make_table(
-        "Cells without a result", lost[[*columns, "reason"]], has_demo_weights=has_demo(lost)
-    )
+    frame = lost[[*columns, "reason"]]
+    demo = has_demo(lost)
+    return _make_table("lost_cells", "Cells without a result", frame, has_demo_weights=demo)
 
 
 def tabulate_subsets(subsets: pd.DataFrame) -> PageTable:
@@ -158,14 +169,14 @@ def tabulate_subsets(subsets: pd.DataFrame) -> PageTable:
         categories=("category", ", ".join),
     ).reset_index()
     frame = frame.sort_values(["dataset", "metric", "subset"], kind="stable")
-    return _make_table(
-        "Categories of the subsets", frame, has_demo_weights=has_demo(subsets), is_folded=True
-    )
+    title = "Categories of the subsets"
+    demo = has_demo(subsets)
+    return _make_table("subsets", title, frame, has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_images(image_counts: pd.DataFrame) -> PageTable:
     """Images found, as `results.count_images` counts them."""
-    return _make_table("Images", image_counts)
+    return _make_table("images", "Images", image_counts)
 
 
 def tabulate_scores(score_counts: pd.DataFrame, has_demo_weights: bool) -> PageTable:
@@ -173,9 +184,12 @@ def tabulate_scores(score_counts: pd.DataFrame, has_demo_weights: bool) -> PageT
     wide = score_counts.pivot(index=["dataset", "metric"], columns="status", values="num_images")
     frame = wide.fillna(0).astype("int64").reset_index()
     frame.columns.name = None
-    return _make_table("Scores by status", frame, has_demo_weights=has_demo_weights)
+    return _make_table("scores", "Scores by status", frame, has_demo_weights=has_demo_weights)
 
 
-def tabulate_mapping(title: str, mapping: Mapping[str, str], key: str, value: str) -> PageTable:
+def tabulate_mapping(
+    name: str, title: str, mapping: Mapping[str, str], key: str, value: str
+) -> PageTable:
     """Two columns from a mapping of names to text, such as versions."""
-    return _make_table(title, pd.DataFrame(list(mapping.items()), columns=[key, value], dtype=str))
+    frame = pd.DataFrame(list(mapping.items()), columns=[key, value], dtype=str)
+    return _make_table(name, title, frame)

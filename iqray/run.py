@@ -117,15 +117,16 @@ class Run:
         """Add a stage's seconds to what earlier runs have spent on it."""
         if line.num_done == line.num_found:
             return
-        seconds = self.read_seconds()
+        seconds = read_stage_seconds(self.storage)
         seconds[line.name] = seconds.get(line.name, 0.0) + line.elapsed_s
         self.storage.write_json(_SECONDS_PATH, seconds)
 
-    def read_seconds(self) -> dict[str, float]:
-        """Seconds spent so far, by stage."""
-        if not self.storage.exists(_SECONDS_PATH):
-            return {}
-        return dict(self.storage.read_json(_SECONDS_PATH))
+
+def read_stage_seconds(storage: Storage) -> dict[str, float]:
+    """Seconds that a root's study has spent, by stage."""
+    if not storage.exists(_SECONDS_PATH):
+        return {}
+    return dict(storage.read_json(_SECONDS_PATH))
 
 
 def get_versions() -> dict[str, str]:

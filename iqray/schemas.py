@@ -73,6 +73,21 @@ SCORES = pa.schema(
     ]
 )
 
+# 101 rows per (dataset, metric): the training images at every hundredth of the ordered scores.
+SCORE_QUANTILES = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("metric", pa.string()),
+        ("lower_better", pa.bool_()),  # a lower score means better quality
+        ("quantile", pa.float64()),  # 0 is the lowest score, 1 the highest
+        ("score", pa.float64()),  # raw value, of an image: nearest rank, no interpolation
+        ("image_id", pa.int64()),
+        ("category", pa.string()),
+        ("path", pa.string()),
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per (dataset, metric, category), over the training images with status ok.
 CATEGORY_STATS = pa.schema(
     [

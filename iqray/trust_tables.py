@@ -42,7 +42,7 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
             _format_p(row["p_value"]),
             _format_p(row["p_holm"]),
             format_value(row["effect"]),
-            row["reason"] or row["leader"] or ABSENT,
+            row["reason"] or (row["leader"] if pd.notna(row["leader"]) else ABSENT),
         )
         for row in _sort_measures(chosen).to_dict("records")
     ]
@@ -55,7 +55,9 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
         "Kendall's W",
         "best mean rank, or why not",
     )
-    return _make_table("Do the subsets differ?", header, rows, range(3, 6), has_demo(chosen))
+    return _make_table(
+        "tests", "Do the subsets differ?", header, rows, range(3, 6), has_demo(chosen)
+    )
 
 
 def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
@@ -74,7 +76,9 @@ def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
         for row in _sort_measures(chosen).to_dict("records")
     ]
     header = ("measure", "subset", "mean rank", "95 % interval", "p (not the middle)")
-    return _make_table("Mean ranks of clusters", header, rows, range(2, 5), has_demo(chosen))
+    return _make_table(
+        "mean_ranks", "Mean ranks of clusters", header, rows, range(2, 5), has_demo(chosen)
+    )
 
 
 def tabulate_critical_differences(statistics: pd.DataFrame) -> PageTable:
@@ -93,7 +97,9 @@ def tabulate_critical_differences(statistics: pd.DataFrame) -> PageTable:
             )
         )
     header = ("measure", "over", "critical difference", "pairs that differ by more")
-    return _make_table("Which subsets differ?", header, rows, range(2, 3), has_demo(chosen))
+    return _make_table(
+        "critical_differences", "Which subsets differ?", header, rows, range(2, 3), has_demo(chosen)
+    )
 
 
 def tabulate_diagnostics(diagnostics: pd.DataFrame) -> PageTable:
@@ -107,10 +113,13 @@ def tabulate_diagnostics(diagnostics: pd.DataFrame) -> PageTable:
         label = _DIAGNOSTIC_LABELS[str(measure)]
         rows.append((label, str(dataset), str(values.count()), *map(format_value, summary)))
     header = ("what", "dataset", "comparisons", "median", "smallest", "largest")
-    return _make_table("The choice of categories", header, rows, range(2, 6), has_demo(chosen))
+    return _make_table(
+        "diagnostics", "The choice of categories", header, rows, range(2, 6), has_demo(chosen)
+    )
 
 
 def _make_table(
+    name: str,
     title: str,
     header: tuple[str, ...],
     rows: Sequence[tuple[str, ...]],
@@ -118,7 +127,8 @@ def _make_table(
     has_demo_weights: bool,
 ) -> PageTable:
     is_number = tuple(column in numbers for column in range(len(header)))
-    return PageTable(title, header, tuple(rows), is_number, has_demo_weights)
+    frame = pd.DataFrame(rows, columns=list(header), dtype=str)
+    return PageTable(name, title, header, tuple(rows), is_number, frame, has_demo_weights)
 
 
 def _sort_measures(statistics: pd.DataFrame) -> pd.DataFrame:

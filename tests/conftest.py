@@ -81,3 +81,30 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "weights").mkdir()
     write_random_weights(folder / "weights")
     return folder
+
+
+@pytest.fixture(scope="session")
+def report_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output root of an invented finished study, with its report."""
+    # Imported here, as matplotlib and scipy take seconds that other tests need not wait.
+    from iqray.stages.report_page import write_report
+    from iqray.stages.report_sources import check_sources, open_recorded_images
+    from iqray.storage import Storage
+    from tests.report_roots import RootSize, write_report_root
+
+    storage = Storage(str(tmp_path_factory.mktemp("report") / "root"))
+    size = RootSize(
+        categories={"d_one": 12, "d_two": 10},
+        metrics=("brisque", "musiq"),
+        architectures=("alexnet", "resnet50"),
+        seeds=(0, 1),
+        num_train=6,
+        num_test=3,
+        num_epochs=4,
+        dim=8,
+        fraction=0.25,
+    )
+    write_report_root(storage, size)
+    check_sources(storage)
+    write_report(storage, open_recorded_images(storage))
+    return Path(storage.root)

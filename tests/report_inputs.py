@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from iqray.diagnostics import build_diagnostics, diagnose_subsets
-from iqray.figures import MdsExample
+from iqray.figures.pictures import CentroidMap
 from iqray.ranks import count_ranks
-from iqray.report import ReportInputs
+from iqray.report_inputs import ReportInputs
 from iqray.results import build_cells
 from iqray.statistics import compute_statistics
 from iqray.study import SUBSET_NAMES
@@ -83,6 +83,38 @@ def make_category_tables(weights):
     return pd.DataFrame(stats), pd.DataFrame(subsets)
 
 
+def make_quantiles(weights):
+    """Scores from 0 to 100 whose images are numbered by their quantile."""
+    shares = np.linspace(0, 1, 101)
+    parts = [
+        pd.DataFrame(
+            {
+                "dataset": dataset,
+                "metric": metric,
+                "lower_better": metric == "brisque",
+                "quantile": shares,
+                "score": 100 * shares,
+                "image_id": range(101),
+                "category": CATEGORIES[0],
+                "path": [f"{number}.jpg" for number in range(101)],
+                "weights": weights[metric],
+            }
+        )
+        for dataset, metric in itertools.product(DATASETS, METRICS)
+    ]
+    return pd.concat(parts)
+
+
+def make_epochs(study_cells):
+    return pd.DataFrame(
+        [
+            {"trial_id": cell["trial_id"], "epoch": epoch, "loss": 3 / epoch, "top1": 0.1 * epoch}
+            for cell in study_cells
+            for epoch in (1, 2, 3)
+        ]
+    )
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")
@@ -97,7 +129,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         [[name, metric, "ok", 1300] for name in DATASETS for metric in METRICS],
         columns=["dataset", "metric", "status", "num_images"],
     )
-    example = MdsExample(
+    example = CentroidMap(
         title="demo_a, alexnet, musiq, avg_high",
         categories=CATEGORIES[:10],
         coordinates=np.random.default_rng(2).normal(size=(10, 2)),
@@ -112,6 +144,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         subsets=subsets,
         statistics=compute_statistics(cells),
         diagnostics=build_diagnostics(diagnose_subsets(subsets)),
+        score_quantiles=make_quantiles(weights),
         image_counts=image_counts,
         score_counts=score_counts,
         weights=weights,
@@ -120,6 +153,9 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         notes=[],
         stage_s={"scores": 125.0, "trials": 4000.0},
         versions={"torch": "2.15.0"},
-        mds_examples=[example],
+        num_leaked=0,
+        epochs=make_epochs(study_cells),
+        machines=["NVIDIA H200"],
+        centroid_maps=[example],
     )
     return dataclasses.replace(inputs, **changes)

@@ -246,7 +246,7 @@ def test_a_page_is_not_made_of_older_statistics(
     assert "--only statistics" in done.stderr
     (tmp_path / "out/results/statistics.parquet").unlink()
     again = run_job(study, "--only", "report", cache=tmp_path)
-    assert "statistics.parquet' is missing" in again.stderr
+    assert "results/statistics.parquet (stage statistics)" in again.stderr
     assert run_job(study, "--only", "statistics", cache=tmp_path).returncode == 0
     assert run_job(study, "--only", "report", cache=tmp_path).returncode == 0
 

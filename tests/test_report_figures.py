@@ -1,6 +1,16 @@
-import pytest
+"""Every figure holds what its table says, and is the same file whenever it is made."""
 
-from iqray.figures import colour_of, render_png, render_svg
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from iqray.figures.categories import build_overlap_matrix
+from iqray.figures.measures import compute_intervals
+from iqray.figures.pictures import CentroidMap, pick_examples
+from iqray.figures.style import colour_of
 from iqray.report_figures import build_figures
 from iqray.study import SUBSET_NAMES
 from tests.report_inputs import make_inputs
@@ -11,33 +21,93 @@ def clean_inputs():
     return make_inputs()
 
 
-def test_figures_render_to_the_same_bytes(clean_inputs):
-    def render():
-        figures = build_figures(
-            clean_inputs.rank_counts,
-            clean_inputs.cells,
-            clean_inputs.category_stats,
-            clean_inputs.subsets,
-            clean_inputs.mds_examples,
-        )
-        return {item.name: (render_png(item.figure), render_svg(item.figure)) for item in figures}
-
-    first = render()
-    assert first == render()
-    assert len(first) == 5
-    assert all(png.startswith(b"\x89PNG") and b"<svg" in svg for png, svg in first.values())
+@pytest.fixture(scope="module")
+def figures(clean_inputs):
+    return {item.name: item for item in build_figures(clean_inputs)}
 
 
-def test_rank_figure_has_one_bar_segment_per_count(clean_inputs):
-    figure = next(
-        build_figures(
-            clean_inputs.rank_counts,
-            clean_inputs.cells,
-            clean_inputs.category_stats,
-            clean_inputs.subsets,
-            [],
-        )
-    ).figure
-    for axes in figure.axes:
+def test_figures_render_to_the_same_bytes(clean_inputs, figures):
+    again = {item.name: item for item in build_figures(clean_inputs)}
+    assert list(again) == list(figures)
+    for name, item in figures.items():
+        assert item.png.startswith(b"\x89PNG")
+        assert b"<svg" in item.svg
+        assert (item.png, item.svg) == (again[name].png, again[name].svg)
+
+
+def test_rank_figure_has_one_bar_segment_per_count(figures):
+    for axes in figures["rank_distributions"].figure.axes:
         assert sum(bar.get_height() for bar in axes.patches) == 16  # 4 combinations x 4 subsets
     assert len({colour_of(subset) for subset in SUBSET_NAMES}) == 4
+
+
+def test_distance_bars_are_the_means_of_their_cells(clean_inputs, figures):
+    means = clean_inputs.cells.groupby(["dataset", "architecture", "subset"])["mean_distance"]
+    panels = figures["mean_distances"].figure.axes
+    heights = [bar.get_height() for axes in panels for bar in axes.patches]
+    assert sorted(heights) == pytest.approx(sorted(means.mean()))
+
+
+def test_intervals_are_scipys_over_metrics(clean_inputs):
+    cells = clean_inputs.cells[clean_inputs.cells["dataset"] == "demo_a"]
+    found = compute_intervals(cells, "top1").loc[("alexnet", "avg_low")]
+    own = cells[(cells["architecture"] == "alexnet") & (cells["subset"] == "avg_low")]
+    values = own.groupby("metric")["top1"].mean()
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert found["mean"] - found["half_width"] == pytest.approx(low)
+    assert found["mean"] + found["half_width"] == pytest.approx(high)
+    single = compute_intervals(cells[cells["metric"] == "musiq"], "top1")
+    assert single["half_width"].isna().all()
+
+
+def test_overlap_matrix_is_symmetric_and_averages_pairs():
+    rows = pd.DataFrame(
+        [["a", "b", 0.2], ["a", "b", 0.4], ["a", "c", 0.1], ["b", "c", None]],
+        columns=["first", "second", "value"],
+    )
+    names, matrix = build_overlap_matrix(rows)
+    assert names == ["a", "b", "c"]
+    expected = [[1, 0.3, 0.1], [0.3, 1, np.nan], [0.1, np.nan, 1]]
+    np.testing.assert_allclose(matrix, expected)
+
+
+def test_examples_go_from_the_best_to_the_worst_image(clean_inputs):
+    quantiles = clean_inputs.score_quantiles
+    for metric, scores in (
+        ("brisque", [0, 10, 25, 50, 75, 90, 100]),  # lower is better
+        ("musiq", [100, 90, 75, 50, 25, 10, 0]),
+    ):
+        own = quantiles[(quantiles["dataset"] == "demo_a") & (quantiles["metric"] == metric)]
+        assert [row["score"] for row in pick_examples(own)] == pytest.approx(scores)
+
+
+def test_pictures_are_shown_where_there_are_any(clean_inputs):
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    [example] = clean_inputs.centroid_maps
+    with_pictures = dataclasses.replace(
+        clean_inputs,
+        pictures={("demo_a", number): picture for number in (0, 50, 100)},
+        centroid_maps=[dataclasses.replace(example, pictures={example.categories[0]: picture})],
+    )
+    figures = {item.name: item for item in build_figures(with_pictures)}
+    shown = [axes for axes in figures["score_distributions_demo_a"].figure.axes if axes.images]
+    assert len(shown) == 2 * 3  # best, median and worst of two metrics
+    assert "could not be reached" in figures["score_distributions_demo_b"].caption
+    assert b"<image" in figures["centroid_maps"].svg
+
+
+def test_stress_is_printed_on_every_map(clean_inputs):
+    [example] = clean_inputs.centroid_maps
+    maps = [dataclasses.replace(example, stress=stress) for stress in (0.051, 0.234)]
+    assert all(isinstance(each, CentroidMap) for each in maps)
+    inputs = dataclasses.replace(clean_inputs, centroid_maps=maps)
+    [item] = [each for each in build_figures(inputs) if each.name == "centroid_maps"]
+    titles = [axes.get_title() for axes in item.figure.axes]
+    assert [title.rpartition(" ")[2] for title in titles] == ["0.051", "0.234"]
+
+
+def test_curves_of_shared_trials_are_drawn_in_every_subset(figures):
+    panels = figures["learning_curves"].figure.axes
+    assert len(panels) == 4
+    # 2 metrics x 4 subsets x 2 seeds, and a mean for each subset.
+    assert {len(axes.lines) for axes in panels} == {16 + 4}

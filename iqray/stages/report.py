@@ -1,36 +1,42 @@
-"""Stage `report`: from finished tables to one page and its figures."""
+"""Stage `report`: from finished tables to one page, its figures and tables."""
 
 from iqray.identity import hash_content
 from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.stages.manifest import DUPLICATES_PATH, check_duplicates_current
+from iqray.stages.report_sources import check_sources
 from iqray.stages.results import CELLS_PATH
-from iqray.stages.statistics import (
-    DIAGNOSTICS_PATH,
-    STATISTICS_PATH,
-    check_statistics_current,
-)
+from iqray.stages.statistics import DIAGNOSTICS_PATH, STATISTICS_PATH
+from iqray.storage import Storage
+from iqray.study_record import STUDY_RECORD_PATH
 
 # Raise when the same tables would give another page.
-REPORT_VERSION = 3
+REPORT_VERSION = 4
+
+_RECORD_PATH = "report/record.json"
 
 
 def make_report(run: Run) -> None:
-    """Write the page and its figures from finished tables."""
+    """Write the page, its figures and its tables, unless they are of these very tables."""
     run.require(CELLS_PATH, "results")
+    check_sources(run.storage)
     check_duplicates_current(run)
-    check_statistics_current(run)
-    settings = run.study.model_dump(mode="json", exclude={"root"})
-    paths = (CELLS_PATH, DUPLICATES_PATH, STATISTICS_PATH, DIAGNOSTICS_PATH)
-    tables = [run.storage.read_key(path) for path in paths]
-    key = hash_content([tables, settings, REPORT_VERSION])
-    record_path = "report/record.json"
+    key = make_report_key(run.storage)
     with show_stage("report", 1, "page") as line:
-        if run.storage.exists(record_path) and run.storage.read_json(record_path) == key:
+        if run.storage.exists(_RECORD_PATH) and run.storage.read_json(_RECORD_PATH) == key:
             line.skip(1)
             return
-        from iqray.stages.report_page import write_page  # matplotlib takes a second
+        from iqray.stages.report_page import write_report  # matplotlib takes a second
 
-        write_page(run)
-        run.storage.write_json(record_path, key)
+        write_report(
+            run.storage, {dataset.name: run.open_images(dataset) for dataset in run.study.datasets}
+        )
+        run.storage.write_json(_RECORD_PATH, key)
         line(1)
+
+
+def make_report_key(storage: Storage) -> str:
+    """Key of the report that the finished tables below a root give."""
+    paths = (CELLS_PATH, DUPLICATES_PATH, STATISTICS_PATH, DIAGNOSTICS_PATH)
+    tables = [storage.read_key(path) for path in paths]
+    return hash_content([tables, storage.read_json(STUDY_RECORD_PATH), REPORT_VERSION])

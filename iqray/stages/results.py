@@ -13,6 +13,7 @@ from iqray.ranks import count_ranks
 from iqray.results import build_cells, summarise
 from iqray.run import Run
 from iqray.stages.controls import plan_study_controls, write_controls
+from iqray.stages.study_record import record_study
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
 from iqray.trial_runner import list_finished, read_results
@@ -32,6 +33,7 @@ RESULTS_VERSION = 2
 def make_results(run: Run) -> None:
     """Join every cell with its trial's result, and rank the subsets by every definition."""
     cells, trials = plan_grid(run)
+    record_study(run)
     control_subsets, control_cells, control_trials = plan_study_controls(run)
     trials |= control_trials
     results = read_results(run.storage, trials)

@@ -1,4 +1,4 @@
-"""Stage `statistics`: from finished tables to diagnostics of the choice and tests of ranks."""
+"""Stage `statistics`: from finished tables to what scores alone tell, and to tests of ranks."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,14 +8,17 @@ import pyarrow as pa
 from iqray import schemas
 from iqray.errors import StudyError
 from iqray.identity import hash_content
+from iqray.metrics.registry import find_metric
 from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.scoring.plans import read_scores
 from iqray.stages.results import CELLS_PATH, read_frame
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
+from iqray.storage import Storage
 from iqray.tables import write_with_csv
 
 DIAGNOSTICS_PATH = "results/diagnostics.parquet"
+SCORE_QUANTILES_PATH = "results/score_quantiles.parquet"
 STATISTICS_PATH = "results/statistics.parquet"
 INTERVALS_PATH = "results/intervals.parquet"
 
@@ -26,6 +29,7 @@ STATISTICS_VERSION = 2
 # By table, the finished table that decides its numbers.
 _SOURCES = {
     DIAGNOSTICS_PATH: SUBSETS_PATH,
+    SCORE_QUANTILES_PATH: SUBSETS_PATH,
     STATISTICS_PATH: CELLS_PATH,
     INTERVALS_PATH: CELLS_PATH,
 }
@@ -37,12 +41,13 @@ def make_statistics(run: Run) -> None:
     run.require(CELLS_PATH, "results")
     tables: list[tuple[str, pa.Schema, Callable[[Run], pd.DataFrame]]] = [
         (DIAGNOSTICS_PATH, schemas.DIAGNOSTICS, _diagnose),
+        (SCORE_QUANTILES_PATH, schemas.SCORE_QUANTILES, _find_quantiles),
         (STATISTICS_PATH, schemas.STATISTICS, _test_ranks),
         (INTERVALS_PATH, schemas.INTERVALS, _draw_intervals),
     ]
     with show_stage("statistics", len(tables), "tables") as line:
         for path, schema, make in tables:
-            key = _make_key(run, path)
+            key = make_statistics_key(run.storage, path)
             if run.storage.read_key(path) == key:
                 line.skip(1)
                 continue
@@ -51,23 +56,23 @@ def make_statistics(run: Run) -> None:
         run.record_seconds(line)
 
 
-def check_statistics_current(run: Run) -> None:
-    """Check that all tables are there and of the finished cells and subsets.
+def check_statistics_current(storage: Storage) -> None:
+    """Check that all tables are of the finished cells and subsets.
 
     Raises:
         StudyError: one is not.
     """
     for path in _SOURCES:
-        run.require(path, "statistics")
-        if run.storage.read_key(path) != _make_key(run, path):
+        if storage.read_key(path) != make_statistics_key(storage, path):
             raise StudyError(
-                f"'{run.storage.describe(path)}' is of other cells or subsets than the study's; "
-                "run --only statistics first, or all stages without --only"
+                f"'{storage.describe(path)}' is of other cells or subsets than those below the "
+                "root; run the study with --only statistics first, or all its stages"
             )
 
 
-def _make_key(run: Run, path: str) -> str:
-    return hash_content([STATISTICS_VERSION, run.storage.read_key(_SOURCES[path])])
+def make_statistics_key(storage: Storage, path: str) -> str:
+    """Key that a table of this stage has with what is below the root."""
+    return hash_content([STATISTICS_VERSION, storage.read_key(_SOURCES[path])])
 
 
 def _diagnose(run: Run) -> pd.DataFrame:
@@ -86,6 +91,17 @@ def _list_diagnostics(run: Run) -> Iterator[dict[str, object]]:
     for dataset in study.datasets:
         scores = (read_scores(run.storage, dataset.name, metric) for metric in study.metrics)
         yield from diagnose_scores(dataset.name, scores, study.subsets)
+
+
+def _find_quantiles(run: Run) -> pd.DataFrame:
+    from iqray.score_quantiles import find_quantiles
+
+    study = run.study
+    return pd.concat(
+        find_quantiles(read_scores(run.storage, dataset.name, metric), find_metric(metric))
+        for dataset in study.datasets
+        for metric in study.metrics
+    )
 
 
 def _test_ranks(run: Run) -> pd.DataFrame:

@@ -1,0 +1,168 @@
+"""What a report is made from, collected from an output root alone: no study file, no Ray."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+import pyarrow as pa
+
+from iqray.errors import StudyError
+from iqray.figures.pictures import Pixels, pick_examples
+from iqray.inputs.duplicates import count_duplicates, describe_duplicates
+from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.manifest import get_manifest_path
+from iqray.inputs.sources import ImageSource
+from iqray.report_inputs import ReportInputs
+from iqray.results import count_images
+from iqray.run import read_stage_seconds
+from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
+from iqray.stages.manifest import DUPLICATES_PATH
+from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
+from iqray.stages.statistics import (
+    DIAGNOSTICS_PATH,
+    SCORE_QUANTILES_PATH,
+    STATISTICS_PATH,
+    check_statistics_current,
+)
+from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
+from iqray.storage import Storage
+from iqray.study_record import STUDY_RECORD_PATH, read_study_record
+from iqray.thumbnails import COLUMNS, read_thumbnails
+from iqray.trial_logs import list_machines, read_epochs
+
+# Finished tables without which there is no report, by the stage that makes them.
+_REQUIRED = {
+    DUPLICATES_PATH: "manifest",
+    CATEGORY_STATS_PATH: "subsets",
+    SUBSETS_PATH: "subsets",
+    STUDY_RECORD_PATH: "results",
+    CELLS_PATH: "results",
+    RANK_COUNTS_PATH: "results",
+    DIAGNOSTICS_PATH: "statistics",
+    SCORE_QUANTILES_PATH: "statistics",
+    STATISTICS_PATH: "statistics",
+}
+
+_COUNTED = ("dataset", "split", "category", "status")
+
+
+def check_sources(storage: Storage) -> None:
+    """Check that everything is there that a report is made from, and belongs together.
+
+    Raises:
+        StudyError: a table is missing, or is of another state of the study.
+    """
+    required = dict(_REQUIRED)
+    if storage.exists(CELLS_PATH):
+        cells = storage.read_table(CELLS_PATH, ["dataset", "metric"]).to_pandas().drop_duplicates()
+        required |= {get_manifest_path(name): "manifest" for name in cells["dataset"].unique()}
+        required |= {_get_scores_record(*pair): "scores" for pair in cells.to_numpy().tolist()}
+    missing = {path: stage for path, stage in required.items() if not storage.exists(path)}
+    if missing:
+        paths = ", ".join(f"{path} (stage {stage})" for path, stage in missing.items())
+        raise StudyError(
+            f"no report can be made below '{storage.describe('')}', where these are missing: "
+            f"{paths}. Name the output root of a study, and run the study first: "
+            "jobs/full_grid.py --study FILE makes only what is missing"
+        )
+    check_statistics_current(storage)
+
+
+def open_recorded_images(storage: Storage) -> dict[str, ImageSource]:
+    """The images of a root's study, by dataset, where they were when its results were made.
+
+    A dataset is left out whose generated images lay below a root that is now on an object store.
+    """
+    sources = {}
+    for name, images in read_study_record(storage).images.items():
+        root = images["root"]
+        if root is None and not storage.is_local:
+            continue
+        folder = str(storage.get_local_path(f"data/{name}")) if root is None else root
+        sources[name] = ImageSource(
+            ImageRoot.parse(folder), str(images["layout"]), images["image_column"]
+        )
+    return sources
+
+
+def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> ReportInputs:
+    """Read finished tables, logs and embeddings, and such pictures as can be reached.
+
+    Args:
+        storage: the output root, checked by `check_sources`.
+        sources: of images, by dataset.
+    """
+    record = read_study_record(storage)
+    duplicates = count_duplicates(storage.read_table(DUPLICATES_PATH))
+    repeats = describe_duplicates(duplicates)
+    cells = _read_frame(storage, CELLS_PATH)
+    quantiles = _read_frame(storage, SCORE_QUANTILES_PATH)
+    trial_ids = list(cells["trial_id"].unique())
+    placed = list(place_centroids(storage, cells))
+    manifests = {
+        name: storage.read_table(get_manifest_path(name), [*_COUNTED, *COLUMNS])
+        for name in cells["dataset"].unique()
+    }
+    pictures = _read_pictures(sources, manifests, quantiles, placed)
+    return ReportInputs(
+        study=record.study,
+        cells=cells,
+        rank_counts=_read_frame(storage, RANK_COUNTS_PATH),
+        category_stats=_read_frame(storage, CATEGORY_STATS_PATH),
+        subsets=_read_frame(storage, SUBSETS_PATH),
+        statistics=_read_frame(storage, STATISTICS_PATH),
+        diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
+        score_quantiles=quantiles,
+        image_counts=count_images(manifests.values()),
+        score_counts=pd.DataFrame(_count_scores(storage, cells)),
+        weights={metric: record.weights[metric] for metric in cells["metric"].unique()},
+        recipe=record.recipe,
+        is_preview=record.is_preview,
+        notes=[
+            *record.notes,
+            *([f"{repeats}. manifest/duplicates.csv lists all."] if repeats else []),
+        ],
+        num_leaked=duplicates.num_leaked,
+        stage_s=read_stage_seconds(storage),
+        versions=record.versions,
+        epochs=read_epochs(storage, trial_ids),
+        machines=list_machines(storage, trial_ids),
+        centroid_maps=[each.draw(pictures) for each in placed],
+        pictures=pictures,
+    )
+
+
+def _read_frame(storage: Storage, path: str) -> pd.DataFrame:
+    return storage.read_table(path).to_pandas()
+
+
+def _get_scores_record(dataset: str, metric: str) -> str:
+    return f"scores/{dataset}/{metric}/_complete.json"
+
+
+def _count_scores(storage: Storage, cells: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Rows as `results.count_scores` makes them, from records instead of millions of scores."""
+    pairs = cells[["dataset", "metric"]].drop_duplicates().to_numpy().tolist()
+    for dataset, metric in sorted(pairs):
+        counts = storage.read_json(_get_scores_record(dataset, metric))["status"]
+        for status, count in sorted(counts.items()):
+            yield {"dataset": dataset, "metric": metric, "status": status, "num_images": count}
+
+
+def _read_pictures(
+    sources: Mapping[str, ImageSource],
+    manifests: Mapping[str, pa.Table],
+    quantiles: pd.DataFrame,
+    placed: Sequence[PlacedCentroids],
+) -> dict[tuple[str, int], Pixels]:
+    """Pictures for all figures, by dataset and image_id."""
+    wanted = {(each.dataset, image_id) for each in placed for image_id in each.images.values()}
+    for (dataset, _), own in quantiles.groupby(["dataset", "metric"], sort=False):
+        wanted |= {(str(dataset), row["image_id"]) for row in pick_examples(own)}
+    return {
+        (dataset, image_id): picture
+        for dataset, source in sources.items()
+        if dataset in manifests
+        for image_id, picture in read_thumbnails(
+            source, manifests[dataset], [number for name, number in wanted if name == dataset]
+        ).items()
+    }
