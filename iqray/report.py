@@ -29,6 +29,7 @@ from iqray.report_tables import (
 )
 from iqray.report_words import describe_evidence, list_facts, list_findings
 from iqray.results import DEMO_WEIGHTS
+from iqray.statistics_caveats import list_statistical_caveats
 from iqray.trust_tables import (
     tabulate_critical_differences,
     tabulate_diagnostics,
@@ -99,15 +100,18 @@ def render_page(report: Report) -> str:
         findings=list_findings(inputs.rank_counts, inputs.statistics),
         evidence=describe_evidence(inputs.cells),
         overall=report.overall,
-        caveats=list_caveats(
-            inputs.cells,
-            inputs.rank_counts,
-            inputs.score_counts,
-            inputs.weights,
-            inputs.recipe,
-            is_preview=inputs.is_preview,
-            num_leaked=inputs.num_leaked,
-        ),
+        caveats=[
+            *list_caveats(
+                inputs.cells,
+                inputs.rank_counts,
+                inputs.score_counts,
+                inputs.weights,
+                inputs.recipe,
+                is_preview=inputs.is_preview,
+                num_leaked=inputs.num_leaked,
+            ),
+            *list_statistical_caveats(inputs.statistics, inputs.diagnostics),
+        ],
         notes=inputs.notes,
         demo_weights=DEMO_WEIGHTS,
         sections=report.sections,

@@ -36,19 +36,21 @@ def make_study_cells(seeds=(0, 1)):
     ]
 
 
-def make_results(study_cells, num_test_images=2500):
+def make_results(study_cells, num_test_images=2500, effect=0):
+    """Results that are drawn, and by `effect` larger from one subset to the next."""
     generator = np.random.default_rng(4)
     num_pairs = num_test_images * (num_test_images - 1) // 2
     results = {}
     for cell in study_cells:
-        mean_distance = generator.uniform(10, 20)
+        extra = effect * SUBSET_NAMES.index(cell["subset"])
+        mean_distance = generator.uniform(10, 20) + 10 * extra
         results[cell["trial_id"]] = {
             "status": "ok",
             "reason": "",
             "num_categories": 50,
             "num_test_images": num_test_images,
-            "top1": generator.uniform(0.3, 0.6),
-            "top5": generator.uniform(0.6, 0.9),
+            "top1": generator.uniform(0.3, 0.6) + extra,
+            "top5": generator.uniform(0.6, 0.9) + extra,
             "distance": mean_distance * num_pairs,
             "mean_distance": mean_distance,
             "final_loss": 1.0,

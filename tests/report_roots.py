@@ -21,8 +21,9 @@ from iqray.diagnostics import build_diagnostics, diagnose_category_stats, diagno
 from iqray.embedding_tables import build_embedding_table
 from iqray.inputs.duplicates import find_duplicates
 from iqray.inputs.manifest import get_manifest_path
+from iqray.intervals import build_intervals
 from iqray.metrics.registry import find_metric
-from iqray.ranks import count_ranks
+from iqray.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.recipes import ARCHITECTURES
 from iqray.results import build_cells
 from iqray.score_quantiles import find_quantiles
@@ -30,6 +31,7 @@ from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
+    INTERVALS_PATH,
     SCORE_QUANTILES_PATH,
     STATISTICS_PATH,
     make_statistics_key,
@@ -103,6 +105,7 @@ def write_report_root(storage: Storage, size: RootSize) -> None:
         (DIAGNOSTICS_PATH, diagnostics, schemas.DIAGNOSTICS),
         (SCORE_QUANTILES_PATH, quantiles, schemas.SCORE_QUANTILES),
         (STATISTICS_PATH, compute_statistics(cells), schemas.STATISTICS),
+        (INTERVALS_PATH, _draw_intervals(cells, generator), schemas.INTERVALS),
     ):
         write_with_csv(storage, path, frame, schema, make_statistics_key(storage, path))
     _write_trials(storage, size, cells, subsets, manifests, generator)
@@ -225,6 +228,16 @@ def _draw_cells(
             subset, int(sizes[dataset, metric, subset]), size.num_test, generator
         )
     return build_cells(cells, results, dict.fromkeys(size.metrics, _WEIGHTS))
+
+
+def _draw_intervals(cells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    draws = {}
+    for key, own in cells.groupby([*COMBINATION, "subset"]):
+        spread = own[list(MEASURES)].std()
+        draws[key] = {
+            name: generator.normal(own[name].mean(), spread[name], 100) for name in MEASURES
+        }
+    return build_intervals(cells, draws)
 
 
 def _draw_result(

@@ -121,10 +121,14 @@ def test_category_names_are_text(clean_html):
     assert "<script>alert(1)</script>, category_b" in Page(clean_html).text
 
 
-def test_a_clean_study_gets_no_warning(clean_html):
-    words = Page(clean_html).words
+def test_a_clean_study_gets_no_warning():
+    words = build_page(make_inputs(results=make_results(make_study_cells(), effect=1))).words
     assert "demo weights" not in words
     assert "None of the checks of this page found a reason" in words
+
+
+def test_ranks_that_chance_explains_are_said_to_show_nothing(clean_html):
+    assert "No difference shown" in Page(clean_html).words
 
 
 def test_stored_tables_give_the_same_page():

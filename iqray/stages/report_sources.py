@@ -19,6 +19,7 @@ from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
+    INTERVALS_PATH,
     SCORE_QUANTILES_PATH,
     STATISTICS_PATH,
     check_statistics_current,
@@ -40,6 +41,7 @@ _REQUIRED = {
     DIAGNOSTICS_PATH: "statistics",
     SCORE_QUANTILES_PATH: "statistics",
     STATISTICS_PATH: "statistics",
+    INTERVALS_PATH: "statistics",
 }
 
 _COUNTED = ("dataset", "split", "category", "status")
