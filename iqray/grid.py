@@ -15,9 +15,9 @@ from typing import Any
 
 from iqray.engines.in_trial import train_here
 from iqray.engines.ray_train import DRIVER_RESERVES, WorkerGroup, train_with_workers
+from iqray.settings.training import Engine
 from iqray.storage import Storage
-from iqray.training_settings import Engine
-from iqray.trial_runner import TrialRunner, write_failure
+from iqray.training.trial_runner import TrialRunner, write_failure
 from iqray.trials import Trial, order_longest_first
 
 logger = logging.getLogger(__name__)

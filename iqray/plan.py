@@ -9,7 +9,7 @@ from iqray.stages.controls import plan_study_controls
 from iqray.stages.demo import list_missing_weights
 from iqray.stages.scores import plan_study_scores
 from iqray.stages.trials import plan_grid
-from iqray.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished
 
 
 def describe_plan(run: Run) -> str:

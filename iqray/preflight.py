@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.dataset import Dataset
-from iqray.difficulty import read_difficulty
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
@@ -19,6 +18,7 @@ from iqray.inputs.layouts.folders import name_own_category
 from iqray.inputs.sources import ImageSource
 from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
+from iqray.results.difficulty import read_difficulty
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.trials import select_usable

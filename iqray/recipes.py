@@ -1,6 +1,7 @@
 """How a model is trained: the named recipes `paper`, `fast` and `demo`, and their numbers.
 
-A recipe is data. The loop that follows it is `iqray.training`. Nothing here knows Ray or the disk.
+A recipe is data. The loop that follows it is `iqray.training.loop`. Nothing here knows Ray or the
+disk.
 
 Sources: torchvision's classification references (SGD with momentum 0.9, weight decay 1e-4, batch
 8 x 32, 90 epochs, learning rate 0.1 divided by 10 every 30 epochs; 0.01 for AlexNet and VGG,
@@ -80,7 +81,7 @@ class Recipe(BaseModel):
         gt=0,
         lt=1,
         description="a loss within this share of the chance loss is at chance level; "
-        "`iqray.convergence` says why 0.02",
+        "`iqray.training.convergence` says why 0.02",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",

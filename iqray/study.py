@@ -11,14 +11,14 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from iqray.control_settings import ControlSettings
 from iqray.cost import NodePrices
 from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
-from iqray.embedding_settings import TRIALS, EmbeddingSettings
-from iqray.intervention_settings import Intervention
-from iqray.rdm_settings import RdmSettings
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
-from iqray.training_settings import TrainingSettings, check_training
+from iqray.settings.control import ControlSettings
+from iqray.settings.embedding import TRIALS, EmbeddingSettings
+from iqray.settings.intervention import Intervention
+from iqray.settings.rdm import RdmSettings
+from iqray.settings.training import TrainingSettings, check_training
 
 Average = Literal["mean", "median", "trimmed_mean"]
 Range = Literal["max_min", "p95_p5", "p99_p1", "iqr", "sd"]

@@ -65,7 +65,7 @@ class Trial:
     seed: int
     recipe: Recipe
     versions: Mapping[str, str]
-    num_workers: int = 1  # batch normalisation and dropout are per worker: `iqray.team`
+    num_workers: int = 1  # batch normalisation and dropout are per worker: `iqray.training.team`
 
     @cached_property
     def definition(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from iqray import schemas
 from iqray.cli import run_job
 from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.paper_check import (
+from iqray.results.paper_check import (
     CONSISTENT,
     DIRECTION,
     EXACT,

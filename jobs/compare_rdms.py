@@ -16,15 +16,15 @@ from pathlib import Path
 
 from iqray import schemas
 from iqray.cli import resolve_root, run_job
-from iqray.correspondence import (
+from iqray.errors import StudyError
+from iqray.identity import hash_content
+from iqray.rdms.comparison import COMPARISONS
+from iqray.rdms.correspondence import (
     CORRESPONDENCE_VERSION,
     compare_networks,
     summarise_correspondence,
 )
-from iqray.errors import StudyError
-from iqray.identity import hash_content
-from iqray.rdm_comparison import COMPARISONS
-from iqray.reference_rdms import read_references
+from iqray.rdms.references import read_references
 from iqray.stages.rdms import RDMS_PATH
 from iqray.storage import Storage
 from iqray.tables import write_with_csv

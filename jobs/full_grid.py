@@ -15,7 +15,7 @@ from pathlib import Path
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
 from iqray.cluster import Cluster
 from iqray.cost import watch_cost
-from iqray.network_files import check_networks
+from iqray.embeddings.network_files import check_networks
 from iqray.plan import describe_plan
 from iqray.preflight import check_study
 from iqray.run import Run

@@ -6,12 +6,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from iqray.diagnostics import build_diagnostics, diagnose_subsets
-from iqray.figures.pictures import CentroidMap
-from iqray.ranks import count_ranks
-from iqray.report_inputs import ReportInputs
-from iqray.results import build_cells
-from iqray.statistics import compute_statistics
+from iqray.report.figures.pictures import CentroidMap
+from iqray.report.inputs import ReportInputs
+from iqray.results.cells import build_cells
+from iqray.results.ranks import count_ranks
+from iqray.statistics.diagnostics import build_diagnostics, diagnose_subsets
+from iqray.statistics.statistics import compute_statistics
 from iqray.study import SUBSET_NAMES
 
 DATASETS = ("demo_a", "demo_b")

@@ -16,17 +16,16 @@ import pyarrow as pa
 
 from iqray import schemas
 from iqray.benchmarks.inputs import generate_images
-from iqray.category_stats import STATISTICS
-from iqray.diagnostics import build_diagnostics, diagnose_category_stats, diagnose_subsets
-from iqray.embedding_tables import build_embedding_table
+from iqray.categories.category_stats import STATISTICS
+from iqray.categories.score_quantiles import find_quantiles
+from iqray.categories.subsets import choose_subsets
+from iqray.embeddings.tables import build_embedding_table
 from iqray.inputs.duplicates import find_duplicates
 from iqray.inputs.manifest import get_manifest_path
-from iqray.intervals import build_intervals
 from iqray.metrics.registry import find_metric
-from iqray.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.recipes import ARCHITECTURES
-from iqray.results import build_cells
-from iqray.score_quantiles import find_quantiles
+from iqray.results.cells import build_cells
+from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
@@ -37,11 +36,16 @@ from iqray.stages.statistics import (
     make_statistics_key,
 )
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
-from iqray.statistics import compute_statistics
+from iqray.statistics.diagnostics import (
+    build_diagnostics,
+    diagnose_category_stats,
+    diagnose_subsets,
+)
+from iqray.statistics.intervals import build_intervals
+from iqray.statistics.statistics import compute_statistics
 from iqray.storage import Storage
 from iqray.study import PAPER_METRICS, SUBSET_NAMES, SubsetRules
 from iqray.study_record import StudyRecord, write_study_record
-from iqray.subsets import choose_subsets
 from iqray.tables import write_with_csv
 from iqray.trials import Cell
 

@@ -14,7 +14,7 @@ from iqray.inputs.sources import ImageSource
 from iqray.recipes import RECIPES
 from iqray.schemas import MANIFEST
 from iqray.storage import Storage
-from iqray.trial_runner import TrialRunner
+from iqray.training.trial_runner import TrialRunner
 from iqray.trials import Trial
 
 

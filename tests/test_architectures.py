@@ -5,14 +5,14 @@ import torch
 import torchvision
 from torch import nn
 
-from iqray.architectures import (
+from iqray.errors import StudyError
+from iqray.recipes import ARCHITECTURES, RECIPES
+from iqray.training.architectures import (
     MIN_INPUT_PX,
     InitialWeights,
     create_model,
     find_last_linear,
 )
-from iqray.errors import StudyError
-from iqray.recipes import ARCHITECTURES, RECIPES
 
 
 def _equal(first: nn.Module, second: nn.Module) -> bool:

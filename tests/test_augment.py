@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from iqray.augment import (
+from iqray.training.augment import (
     BatchStream,
     compute_centre_boxes,
     compute_epoch_order,

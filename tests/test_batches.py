@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from iqray.augment import BatchStream, draw_crop_boxes, draw_flips
-from iqray.batches import MEAN, STD, make_batch
+from iqray.training.augment import BatchStream, draw_crop_boxes, draw_flips
+from iqray.training.batches import MEAN, STD, make_batch
 
 
 def _random_images(shapes: np.ndarray, seed: int = 0) -> list[np.ndarray]:

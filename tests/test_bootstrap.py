@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iqray.bootstrap import bootstrap_ranks
+from iqray.statistics.bootstrap import bootstrap_ranks
 
 
 def draw_clusters(generator, num_clusters=12, effect=0.0, num_architectures=4, num_seeds=3):

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.category_stats import STATISTICS, add_image_sizes, compute_category_stats
+from iqray.categories.category_stats import STATISTICS, add_image_sizes, compute_category_stats
 
 
 def make_scores(values: dict[str, list[float | None]]) -> pa.Table:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from iqray.checkpoints import Checkpoints, Progress
 from iqray.storage import Storage
-from iqray.training import TrainState
+from iqray.training.checkpoints import Checkpoints, Progress
+from iqray.training.loop import TrainState
 
 ROWS = ({"attempt": 0, "step": 3, "loss": 0.1 + 0.2}, {"attempt": 0, "step": 6, "loss": None})
 GIVEN_UP = ({"status": "not_converged", "reason": "diverged at step 5"},)

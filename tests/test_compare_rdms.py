@@ -11,9 +11,9 @@ from scipy.spatial.distance import pdist, squareform
 
 from iqray import schemas
 from iqray.errors import StudyError
-from iqray.rdm_blocks import iterate_rdm
-from iqray.rdm_files import write_rdm
-from iqray.reference_rdms import read_references
+from iqray.rdms.blocks import iterate_rdm
+from iqray.rdms.files import write_rdm
+from iqray.rdms.references import read_references
 from iqray.storage import Storage
 from iqray.tables import write_with_csv
 from jobs.compare_rdms import main

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.controls import choose_controls, place_cells
-from iqray.difficulty import read_difficulty
 from iqray.errors import StudyError
-from iqray.results import build_cells
+from iqray.results.cells import build_cells
+from iqray.results.controls import choose_controls, place_cells
+from iqray.results.difficulty import read_difficulty
 from iqray.storage import Storage
 from iqray.study import SUBSET_NAMES
 from tests.report_inputs import make_results, make_study_cells

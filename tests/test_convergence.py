@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from iqray.convergence import compute_chance_loss, find_stall
 from iqray.recipes import RECIPES
+from iqray.training.convergence import compute_chance_loss, find_stall
 
 WATCHED = RECIPES["paper"].model_copy(update={"watch_from": 0.5})
 CHANCE = math.log(10)

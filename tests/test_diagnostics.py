@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from iqray import schemas
-from iqray.category_stats import STATISTICS, compute_category_stats
-from iqray.diagnostics import (
+from iqray.categories.category_stats import STATISTICS, compute_category_stats
+from iqray.statistics.diagnostics import (
     CONFOUNDS,
     build_diagnostics,
     diagnose_category_stats,

@@ -6,7 +6,13 @@ from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 
-from iqray.distances import DEFINITIONS, EXTENTS, GEOMETRIES, PARTICIPATION_RATIO, measure_space
+from iqray.results.distances import (
+    DEFINITIONS,
+    EXTENTS,
+    GEOMETRIES,
+    PARTICIPATION_RATIO,
+    measure_space,
+)
 
 CATEGORIES = np.repeat(["yak", "ant", "bee"], 8)
 

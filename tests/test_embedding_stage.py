@@ -13,11 +13,11 @@ from scipy.spatial.distance import pdist
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
-from iqray.architectures import create_model
-from iqray.embedding_tables import split_embedding_table
-from iqray.rdm_files import read_rdm
+from iqray.embeddings.tables import split_embedding_table
+from iqray.rdms.files import read_rdm
 from iqray.recipes import RECIPES
 from iqray.storage import Storage
+from iqray.training.architectures import create_model
 from tests.conftest import make_pixels
 from tests.small_study import write_study
 from tests.test_full_grid import run_job

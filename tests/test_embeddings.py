@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from iqray.architectures import create_model
-from iqray.augment import compute_centre_boxes
-from iqray.batches import make_batch
-from iqray.embeddings import _check_size, embed, embed_layers
+from iqray.embeddings.layers import _check_size, embed, embed_layers
 from iqray.errors import StudyError
-from iqray.packing import PackedImages, concatenate
+from iqray.packs.packing import PackedImages, concatenate
+from iqray.training.architectures import create_model
+from iqray.training.augment import compute_centre_boxes
+from iqray.training.batches import make_batch
 from tests.toy_images import make_colour_data
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from iqray.grid import GridResources, run_trials
-from iqray.trial_runner import TrialRunner, read_results
+from iqray.training.trial_runner import TrialRunner, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
 from tests.small_trials import make_runner, make_trial

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iqray.errors import StudyError
-from iqray.evaluation import compute_topk_accuracy, count_correct, rank_targets
+from iqray.training.evaluation import compute_topk_accuracy, count_correct, rank_targets
 
 
 def _draw_case(num_images: int, num_categories: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from iqray.recipes import RECIPES
 from iqray.stages.trials import request_trainers
 from iqray.storage import Storage
 from iqray.study_file import parse_study
-from iqray.trial_runner import TrialRunner, read_results, write_failure
+from iqray.training.trial_runner import TrialRunner, read_results, write_failure
 from iqray.trials import Trial
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.distance import cdist, pdist
 
 from iqray import schemas
-from iqray.image_bootstrap import TrialSample, Weights, draw_cells, resample_distance
-from iqray.intervals import build_intervals
-from iqray.results import build_cells
+from iqray.results.cells import build_cells
+from iqray.statistics.image_bootstrap import TrialSample, Weights, draw_cells, resample_distance
+from iqray.statistics.intervals import build_intervals
 from tests.report_inputs import make_results, make_study_cells
 
 NUM_CATEGORIES, NUM_IMAGES = 6, 5

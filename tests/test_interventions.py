@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.image_changes import change_pixels, encode_png, load_function
-from iqray.intervention_settings import Variant
-from iqray.interventions import choose_images
+from iqray.interventions.image_changes import change_pixels, encode_png, load_function
+from iqray.interventions.interventions import choose_images
+from iqray.settings.intervention import Variant
 from iqray.study_file import parse_study
 from tests.small_study import write_study
 

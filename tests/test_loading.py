@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from iqray.augment import BatchStream, compute_centre_boxes
-from iqray.batches import make_batch
-from iqray.loading import BatchLoader, BatchPlanner, Placement, choose_placement
-from iqray.packing import PackedImages
+from iqray.packs.packing import PackedImages
 from iqray.recipes import RECIPES
+from iqray.training.augment import BatchStream, compute_centre_boxes
+from iqray.training.batches import make_batch
+from iqray.training.loading import BatchLoader, BatchPlanner, Placement, choose_placement
 from tests.toy_images import make_colour_data
 
 CPU = torch.device("cpu")

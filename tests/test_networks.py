@@ -7,11 +7,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from iqray.architectures import create_model
-from iqray.embedding_settings import Checkpoint, EmbeddingSettings
-from iqray.errors import StudyError
-from iqray.network_files import check_networks, provide_networks
-from iqray.networks import (
+from iqray.embeddings.network_files import check_networks, provide_networks
+from iqray.embeddings.networks import (
     build_network,
     decode_state,
     draw_untrained,
@@ -20,10 +17,13 @@ from iqray.networks import (
     get_pretrained_url,
     read_checkpoint,
 )
+from iqray.errors import StudyError
 from iqray.recipes import ARCHITECTURES
+from iqray.settings.embedding import Checkpoint, EmbeddingSettings
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.study_file import parse_study
+from iqray.training.architectures import create_model
 
 State = dict[str, torch.Tensor]
 

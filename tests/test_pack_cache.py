@@ -13,7 +13,7 @@ from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageFailure
 from iqray.inputs.sources import ImageSource
-from iqray.pack_cache import PackCache
+from iqray.packs.cache import PackCache
 from tests.image_files import describe_files, write_images
 
 SIDE_PX = 32

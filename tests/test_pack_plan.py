@@ -7,8 +7,8 @@ import pytest
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.sources import ImageSource
-from iqray.pack_cache import PackCache
-from iqray.pack_plan import check_packs_fit, compute_category_bytes
+from iqray.packs.cache import PackCache
+from iqray.packs.plan import check_packs_fit, compute_category_bytes
 from iqray.recipes import RECIPES, StoredSide
 from iqray.schemas import MANIFEST
 from iqray.trials import Trial

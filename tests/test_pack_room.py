@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from iqray.errors import StudyError
-from iqray.pack_room import Lease, PackRoom, delete_pack
+from iqray.packs.room import Lease, PackRoom, delete_pack
 
 KIB = 2**-20  # in GiB
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.paper_check import (
+from iqray.recipes import ARCHITECTURES
+from iqray.results.paper_check import (
     PAPER_DATASETS,
     check_headlines,
     compute_wilson,
     read_headlines,
     tabulate_survival,
 )
-from iqray.recipes import ARCHITECTURES
 from iqray.storage import Storage
 from iqray.study import PAPER_METRICS, SUBSET_NAMES
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from iqray.rank_tests import (
+from iqray.statistics.rank_tests import (
     adjust_holm,
     permute_datasets,
     permute_labels,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iqray.ranks import MEASURES, average_over_seeds, count_ranks, rank_cells
+from iqray.results.ranks import MEASURES, average_over_seeds, count_ranks, rank_cells
 from iqray.schemas import RANK_COUNTS
 from iqray.study import SUBSET_NAMES
 

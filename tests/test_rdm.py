@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import special_ortho_group
 
-from iqray.rdm import (
+from iqray.rdms.rdm import (
     compute_centroids,
     compute_rdm,
     compute_total_distance,

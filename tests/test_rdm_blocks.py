@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-import iqray.rdm_blocks
-from iqray.rdm_blocks import iterate_rdm
+import iqray.rdms.blocks
+from iqray.rdms.blocks import iterate_rdm
 
 MEASURES = ("euclidean", "cosine", "correlation")
 
@@ -29,7 +29,7 @@ def test_pieces_joined_equal_scipy(measure, num_conditions):
 def test_pieces_of_one_row_are_the_same_rdm(monkeypatch):
     vectors = np.random.default_rng(0).normal(size=(40, 5))
     whole = join(vectors, "euclidean")
-    monkeypatch.setattr(iqray.rdm_blocks, "_PIECE_VALUES", 1)
+    monkeypatch.setattr(iqray.rdms.blocks, "_PIECE_VALUES", 1)
     pieces = list(iterate_rdm(vectors, "euclidean"))
     assert [len(piece) for piece in pieces] == list(range(39, -1, -1))
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-6)

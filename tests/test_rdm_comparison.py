@@ -6,7 +6,7 @@ import rsatoolbox
 from scipy.spatial.distance import squareform
 from scipy.stats import kendalltau, spearmanr
 
-from iqray.rdm_comparison import (
+from iqray.rdms.comparison import (
     COMPARISONS,
     bootstrap_interval,
     compare_rdms,

@@ -9,9 +9,9 @@ import pytest
 import rsatoolbox
 from scipy.spatial.distance import pdist, squareform
 
-import iqray.rdm_files
-from iqray.rdm_blocks import iterate_rdm
-from iqray.rdm_files import read_rdm, write_rdm
+import iqray.rdms.files
+from iqray.rdms.blocks import iterate_rdm
+from iqray.rdms.files import read_rdm, write_rdm
 from iqray.storage import Storage
 
 VECTORS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -43,7 +43,7 @@ def write(root: Path, conditions: pa.Table) -> Storage:
 def test_parquet_lists_joined_are_the_condensed_rdm(
     tmp_path: Path, batch_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iqray.rdm_files, "_BATCH_VALUES", batch_values)
+    monkeypatch.setattr(iqray.rdms.files, "_BATCH_VALUES", batch_values)
     storage = write(tmp_path, describe_conditions())
     frame = pd.read_parquet(tmp_path / "rdms/net.parquet")
     np.testing.assert_allclose(np.concatenate(frame["dissimilarities"]), EXPECTED, rtol=1e-6)

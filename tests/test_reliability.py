@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from iqray.category_stats import STATISTICS
-from iqray.reliability import correct_spearman_brown, correlate_ranks, measure_reliability
+from iqray.categories.category_stats import STATISTICS
+from iqray.statistics.reliability import (
+    correct_spearman_brown,
+    correlate_ranks,
+    measure_reliability,
+)
 
 MEAN = {"mean": STATISTICS["mean"]}
 

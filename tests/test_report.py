@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from iqray.report import compose_report, render_page
-from iqray.report_figures import build_figures
+from iqray.report.figure_list import build_figures
+from iqray.report.page import compose_report, render_page
 from iqray.schemas import CELLS, RANK_COUNTS
 from tests.report_inputs import make_inputs, make_results, make_study_cells
 

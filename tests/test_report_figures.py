@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from iqray.figures.categories import build_overlap_matrix
-from iqray.figures.measures import compute_intervals
-from iqray.figures.pictures import CentroidMap, pick_examples
-from iqray.figures.style import colour_of
-from iqray.report_figures import build_figures
+from iqray.report.figure_list import build_figures
+from iqray.report.figures.categories import build_overlap_matrix
+from iqray.report.figures.measures import compute_intervals
+from iqray.report.figures.pictures import CentroidMap, pick_examples
+from iqray.report.figures.style import colour_of
 from iqray.study import SUBSET_NAMES
 from tests.report_inputs import make_inputs
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from iqray.report_tables import format_value
+from iqray.report.tables import format_value
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from iqray.ranks import average_over_seeds, count_ranks
-from iqray.results import build_cells, count_images, count_scores, summarise, tabulate_firsts
+from iqray.results.cells import build_cells, count_images, count_scores, summarise, tabulate_firsts
+from iqray.results.ranks import average_over_seeds, count_ranks
 from iqray.schemas import CELLS, RANK_COUNTS
 from iqray.study import SUBSET_NAMES
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from iqray.categories.score_quantiles import NUM_QUANTILES, find_quantiles
 from iqray.metrics.registry import find_metric
 from iqray.schemas import SCORE_QUANTILES, SCORES
-from iqray.score_quantiles import NUM_QUANTILES, find_quantiles
 
 
 def make_scores(values, status="ok"):

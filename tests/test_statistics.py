@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
-from iqray.rank_tests import adjust_holm, permute_labels, run_friedman
-from iqray.ranks import MEASURES
-from iqray.statistics import compute_statistics
+from iqray.results.ranks import MEASURES
+from iqray.statistics.rank_tests import adjust_holm, permute_labels, run_friedman
+from iqray.statistics.statistics import compute_statistics
 from iqray.study import SUBSET_NAMES
 
 DATASETS = ("imagenet", "ecoset")

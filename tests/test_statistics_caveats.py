@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from iqray.ranks import MEASURES
-from iqray.statistics_caveats import list_statistical_caveats
+from iqray.report.statistical_caveats import list_statistical_caveats
+from iqray.results.ranks import MEASURES
 
 
 def make_statistics(**p_holm):

@@ -7,8 +7,8 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from iqray.recipes import Recipe
-from iqray.team import ALONE, Team
-from iqray.training import LogRow, train
+from iqray.training.loop import LogRow, train
+from iqray.training.team import ALONE, Team
 from tests.toy_images import make_colour_data
 
 RECIPE = Recipe.model_validate(

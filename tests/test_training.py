@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from iqray.architectures import create_model
-from iqray.augment import BatchStream, compute_centre_boxes
-from iqray.batches import make_batch
-from iqray.embeddings import embed
+from iqray.embeddings.layers import embed
 from iqray.errors import StudyError
-from iqray.evaluation import compute_topk_accuracy, rank_targets
-from iqray.packing import concatenate
+from iqray.packs.packing import concatenate
 from iqray.recipes import MIN_INPUT_PX, Recipe
-from iqray.training import LogRow, TrainOutcome, TrainState, train
+from iqray.training.architectures import create_model
+from iqray.training.augment import BatchStream, compute_centre_boxes
+from iqray.training.batches import make_batch
+from iqray.training.evaluation import compute_topk_accuracy, rank_targets
+from iqray.training.loop import LogRow, TrainOutcome, TrainState, train
 from tests.toy_images import make_colour_data
 
 CPU = torch.device("cpu")

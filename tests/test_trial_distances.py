@@ -8,15 +8,15 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from iqray.distances import DEFINITIONS
-from iqray.embedding_tables import build_embedding_table
-from iqray.storage import Storage
-from iqray.trial_distances import (
+from iqray.embeddings.tables import build_embedding_table
+from iqray.results.distances import DEFINITIONS
+from iqray.results.trial_distances import (
     DISTANCES_VERSION,
     provide_distances,
     read_category_distances,
     write_distances,
 )
+from iqray.storage import Storage
 from tests.small_trials import make_trial
 
 CATEGORIES = ["ant", "ant", "cat", "cat", "dog", "dog", "dog"]

@@ -4,8 +4,8 @@ import json
 
 import pandas as pd
 
+from iqray.report.trial_logs import EPOCH_COLUMNS, list_machines, read_epochs
 from iqray.storage import Storage
-from iqray.trial_logs import EPOCH_COLUMNS, list_machines, read_epochs
 
 
 def write_log(storage, trial_id, *rows):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from iqray import training
-from iqray.checkpoints import Checkpoints, Progress
-from iqray.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
+from iqray.training import loop
+from iqray.training.checkpoints import Checkpoints, Progress
+from iqray.training.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
 from tests.small_trials import make_runner, make_trial
@@ -207,7 +207,7 @@ def test_a_trial_that_diverges_can_converge_at_half_the_rate(
 ) -> None:
     """A loss that is not finite at the full rate only."""
     trial = make_trial(num_steps=4)
-    summarise = training._EpochTally.summarise
+    summarise = loop._EpochTally.summarise
 
     def break_at_full_rate(tally: Any, loop: Any, step: int) -> dict[str, float]:
         if loop.get_learning_rate(step) > 0.5 * trial.recipe.compute_learning_rate(
@@ -216,7 +216,7 @@ def test_a_trial_that_diverges_can_converge_at_half_the_rate(
             tally.losses[-1] = torch.tensor(float("nan"))
         return summarise(tally, loop, step)
 
-    monkeypatch.setattr(training._EpochTally, "summarise", break_at_full_rate)
+    monkeypatch.setattr(loop._EpochTally, "summarise", break_at_full_rate)
     assert runner.run(trial) == "ok"
     result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
     assert (result["num_restarts"], result["given_up"][0]["final_loss"]) == (1, None)

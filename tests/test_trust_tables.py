@@ -2,14 +2,14 @@
 
 import pytest
 
-from iqray.diagnostics import build_diagnostics, diagnose_subsets
-from iqray.statistics import compute_statistics
-from iqray.trust_tables import (
+from iqray.report.trust_tables import (
     tabulate_critical_differences,
     tabulate_diagnostics,
     tabulate_mean_ranks,
     tabulate_tests,
 )
+from iqray.statistics.diagnostics import build_diagnostics, diagnose_subsets
+from iqray.statistics.statistics import compute_statistics
 from tests.test_diagnostics import make_subsets
 from tests.test_statistics import find_one, make_cells
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iqray.packing import Pack, PackedImages, concatenate
+from iqray.packs.packing import Pack, PackedImages, concatenate
 
 COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
 

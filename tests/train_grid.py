@@ -8,7 +8,7 @@ from typing import Any
 
 from iqray.cluster import WORKER_ENVIRONMENT
 from iqray.grid import GridResources, run_trials
-from iqray.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished
 from iqray.trials import Trial
 from tests.small_trials import make_runner, make_trial
 

@@ -14,10 +14,10 @@ import pandas as pd
 import torchvision
 from PIL import Image
 
-from iqray.augment import BatchStream, derive_step_seed
 from iqray.benchmarks.harness import Benchmark, Fidelity, find_largest_deviation
 from iqray.benchmarks.small_grid import SmallGrid, prepare_grid, run_process
-from iqray.loading import BatchPlanner
+from iqray.training.augment import BatchStream, derive_step_seed
+from iqray.training.loading import BatchPlanner
 from iqray.trials import Trial
 
 GRID_REUSE, TRIAL_OVERHEAD, RESUME = "grid_reuse", "trial_overhead", "resume"

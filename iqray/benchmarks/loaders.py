@@ -1,8 +1,9 @@
 """Benchmarks of training batches: iqray's from packs beside torchvision's from image files.
 
-Both make the batches of some epochs, with the crops and flips of `iqray.augment`. The images are
-packed at native size, so that both start from the same pixels and their results can be compared.
-Packing, which a node does once for all its trials, is timed apart and not part of a ratio.
+Both make the batches of some epochs, with the crops and flips of `iqray.training.augment`. The
+images are packed at native size, so that both start from the same pixels and their results can be
+compared. Packing, which a node does once for all its trials, is timed apart and not part of a
+ratio.
 """
 
 import hashlib
@@ -19,18 +20,18 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as transforms
 
-from iqray.augment import BatchStream
-from iqray.batches import MEAN, STD
 from iqray.benchmarks.harness import Benchmark, Fidelity
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageHeader, read_header
 from iqray.inputs.sources import ImageSource
-from iqray.loading import BatchLoader, BatchPlan, BatchPlanner
-from iqray.pack_cache import PackCache
-from iqray.packing import PackedImages, concatenate
+from iqray.packs.cache import PackCache
+from iqray.packs.packing import PackedImages, concatenate
 from iqray.recipes import RECIPES
 from iqray.schemas import MANIFEST
+from iqray.training.augment import BatchStream
+from iqray.training.batches import MEAN, STD
+from iqray.training.loading import BatchLoader, BatchPlan, BatchPlanner
 
 INPUT_PX = 224
 BATCH_SIZE = 32

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from iqray.architectures import create_model
-from iqray.augment import BatchStream, derive_step_seed
 from iqray.benchmarks.harness import Benchmark, Fidelity, find_largest_deviation
-from iqray.loading import BatchLoader, BatchPlanner
-from iqray.packing import Pack, PackedImages, concatenate
+from iqray.packs.packing import Pack, PackedImages, concatenate
 from iqray.recipes import RECIPES, Recipe
-from iqray.training import train
+from iqray.training.architectures import create_model
+from iqray.training.augment import BatchStream, derive_step_seed
+from iqray.training.loading import BatchLoader, BatchPlanner
+from iqray.training.loop import train
 
 STEP = "step"
 STEP_TARGET = 0.95

@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from iqray.architectures import choose_memory_format, create_model
-from iqray.batches import MEAN, STD
 from iqray.benchmarks.arithmetic import synchronize
 from iqray.benchmarks.loaders import write_files
-from iqray.packing import Pack, concatenate
+from iqray.packs.packing import Pack, concatenate
 from iqray.recipes import RECIPES, Recipe
-from iqray.training import train
+from iqray.training.architectures import choose_memory_format, create_model
+from iqray.training.batches import MEAN, STD
+from iqray.training.loop import train
 
 # Images a second on one H200 at batch 256: what is asked of iqray.
 TARGETS = {"alexnet": 30_000, "inception_v3": 2_500, "resnet50": 5_000, "vgg16": 2_400}

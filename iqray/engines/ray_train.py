@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from iqray.trial_runner import write_failure
+from iqray.training.trial_runner import write_failure
 from iqray.trials import Trial
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from iqray.team import Team
+    from iqray.training.team import Team
 
     device = ray.train.torch.get_device()
     if device.type == "cuda":

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.category_stats import STATISTICS, compute_category_stats
+from iqray.categories.category_stats import STATISTICS, compute_category_stats
 from iqray.identity import hash_rows
 from iqray.metrics.registry import FULL_PRECISION
 from iqray.scoring.gate import (

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from iqray.embedding_tables import split_embedding_table
-from iqray.figures.pictures import CentroidMap, Pixels
-from iqray.ranks import COMBINATION
-from iqray.rdm import compute_centroids, compute_rdm, embed_mds
+from iqray.embeddings.tables import split_embedding_table
+from iqray.rdms.rdm import compute_centroids, compute_rdm, embed_mds
+from iqray.report.figures.pictures import CentroidMap, Pixels
+from iqray.results.ranks import COMBINATION
 from iqray.storage import Storage
 
 _NUM_CATEGORIES = 10  # of the paper's "sample categories"

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from iqray import schemas
-from iqray.difficulty import read_difficulty
+from iqray.results.difficulty import read_difficulty
 from iqray.run import Run, get_versions
 from iqray.stages.subsets import SUBSETS_PATH
 from iqray.study import Study
@@ -55,7 +55,7 @@ def plan_study_controls(run: Run) -> tuple[pa.Table, list[ControlCell], dict[str
 def _draw_controls(
     study: Study, dataset: str, planner: TrialPlanner, subsets: pa.Table, manifest: pa.Table
 ) -> pa.Table:
-    from iqray.controls import choose_controls
+    from iqray.results.controls import choose_controls
 
     counts = count_images(select_usable(manifest, ["split", "category"]))
     # A category with fewer test images would change the matched count, and with it the grid.
@@ -85,7 +85,7 @@ def write_controls(
     key: str,
 ) -> None:
     """Write the control subsets, their results, and the places of the real subsets among them."""
-    from iqray.controls import place_cells
+    from iqray.results.controls import place_cells
 
     control_subsets, control_cells = planned
     if not control_cells:

@@ -5,7 +5,7 @@ from pathlib import Path
 from iqray.metrics.registry import find_metric
 from iqray.metrics.weights import write_weights_manifest
 from iqray.progress import show_stage
-from iqray.results import DEMO_WEIGHTS
+from iqray.results.cells import DEMO_WEIGHTS
 from iqray.run import Run
 from iqray.study import PAPER_METRICS
 

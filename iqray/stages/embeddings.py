@@ -12,24 +12,24 @@ from typing import Any
 import pandas as pd
 
 from iqray import schemas
-from iqray.embedding_sets import ImageSet, ImageSets, list_trained
-from iqray.embedding_settings import TRIALS
-from iqray.embedding_worker import EmbeddingWorker
+from iqray.embeddings.network_files import provide_networks
+from iqray.embeddings.network_kinds import Network
+from iqray.embeddings.sets import ImageSet, ImageSets, list_trained
+from iqray.embeddings.worker import EmbeddingWorker
 from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.network_files import provide_networks
-from iqray.network_kinds import Network
 from iqray.pools import Pool, PoolSize, run_pools
 from iqray.progress import show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run, get_versions
+from iqray.settings.embedding import TRIALS
 from iqray.shards import Shard
 from iqray.stages.subsets import SUBSETS_PATH
 from iqray.stages.trials import plan_grid
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.tables import write_with_csv
-from iqray.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished
 
 INDEX_PATH = "embeddings/index.parquet"
 

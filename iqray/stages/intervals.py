@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from iqray.identity import hash_content
-from iqray.image_bootstrap import NUM_DRAWS, TrialSample, draw_cells
-from iqray.intervals import build_intervals
-from iqray.ranks import COMBINATION
+from iqray.results.ranks import COMBINATION
+from iqray.results.trial_distances import read_category_distances
+from iqray.statistics.image_bootstrap import NUM_DRAWS, TrialSample, draw_cells
+from iqray.statistics.intervals import build_intervals
 from iqray.storage import Storage
-from iqray.trial_distances import read_category_distances
 
 _SUBSET = ["dataset", "metric", "subset"]
 

@@ -13,15 +13,20 @@ import pyarrow as pa
 from iqray import schemas
 from iqray.errors import StudyError
 from iqray.identity import hash_content, hash_rows
-from iqray.image_changes import hash_function
-from iqray.intervention_settings import UNCHANGED, Intervention, Variant
-from iqray.intervention_worker import InterventionWorker
-from iqray.interventions import compute_effects, derive_study, select_images, summarise_scores
+from iqray.interventions.image_changes import hash_function
+from iqray.interventions.interventions import (
+    compute_effects,
+    derive_study,
+    select_images,
+    summarise_scores,
+)
+from iqray.interventions.worker import InterventionWorker
 from iqray.pools import Pool, PoolSize, run_pools
 from iqray.progress import show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
 from iqray.scoring.plans import read_scores
+from iqray.settings.intervention import UNCHANGED, Intervention, Variant
 from iqray.shards import Shard, split_into_shards
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import CELLS_PATH, make_results, read_frame

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import pandas as pd
 
 from iqray import schemas
-from iqray.embedding_settings import OWN, PENULTIMATE, TRIALS
 from iqray.identity import hash_content
 from iqray.pools import Pool, PoolSize, run_pools
 from iqray.progress import show_stage
-from iqray.rdm_worker import RdmWorker
+from iqray.rdms.worker import RdmWorker
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
+from iqray.settings.embedding import OWN, PENULTIMATE, TRIALS
 from iqray.shards import Shard
 from iqray.stages.embeddings import INDEX_PATH as EMBEDDINGS_PATH
 from iqray.stages.results import read_frame
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
-from iqray.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished
 
 RDMS_PATH = "rdms/index.parquet"
 

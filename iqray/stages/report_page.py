@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from iqray.identity import hash_content
 from iqray.inputs.sources import ImageSource
-from iqray.report import compose_report, render_page
-from iqray.report_figures import ReportFigure, build_figures
-from iqray.report_tables import PageTable
+from iqray.report.figure_list import ReportFigure, build_figures
+from iqray.report.page import compose_report, render_page
+from iqray.report.tables import PageTable
 from iqray.stages.report_sources import collect_inputs
 from iqray.stages.results import REPORT_PATH
 from iqray.storage import Storage

@@ -6,13 +6,15 @@ import pandas as pd
 import pyarrow as pa
 
 from iqray.errors import StudyError
-from iqray.figures.pictures import Pixels, pick_examples
 from iqray.inputs.duplicates import count_duplicates, describe_duplicates
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.manifest import get_manifest_path
 from iqray.inputs.sources import ImageSource
-from iqray.report_inputs import ReportInputs
-from iqray.results import count_images
+from iqray.report.figures.pictures import Pixels, pick_examples
+from iqray.report.inputs import ReportInputs
+from iqray.report.thumbnails import COLUMNS, read_thumbnails
+from iqray.report.trial_logs import list_machines, read_epochs
+from iqray.results.cells import count_images
 from iqray.run import read_stage_seconds
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
 from iqray.stages.manifest import DUPLICATES_PATH
@@ -27,8 +29,6 @@ from iqray.stages.statistics import (
 from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH
 from iqray.storage import Storage
 from iqray.study_record import STUDY_RECORD_PATH, read_study_record
-from iqray.thumbnails import COLUMNS, read_thumbnails
-from iqray.trial_logs import list_machines, read_epochs
 
 # Finished tables without which there is no report, by the stage that makes them.
 _REQUIRED = {

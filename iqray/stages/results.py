@@ -9,14 +9,14 @@ from iqray import schemas
 from iqray.identity import hash_content
 from iqray.metrics.registry import find_metric
 from iqray.progress import show_stage
-from iqray.ranks import count_ranks
-from iqray.results import build_cells, summarise
+from iqray.results.cells import build_cells, summarise
+from iqray.results.ranks import count_ranks
 from iqray.run import Run
 from iqray.stages.controls import plan_study_controls, write_controls
 from iqray.stages.study_record import record_study
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
-from iqray.trial_runner import list_finished, read_results
+from iqray.training.trial_runner import list_finished, read_results
 from iqray.trials import Trial
 
 CELLS_PATH = "results/cells.parquet"
@@ -56,8 +56,8 @@ def make_results(run: Run) -> None:
 
 def _write_ranks(run: Run, cells: pd.DataFrame, finished: Mapping[str, Trial], key: str) -> None:
     # Imported here, as scipy takes a second and a finished study does not need it.
-    from iqray.rank_tables import build_distances, build_ranks, count_definitions
-    from iqray.trial_distances import provide_distances
+    from iqray.results.rank_tables import build_distances, build_ranks, count_definitions
+    from iqray.results.trial_distances import provide_distances
 
     study = run.study
     distances = build_distances(provide_distances(run.storage, finished))

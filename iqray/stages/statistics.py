@@ -77,13 +77,17 @@ def make_statistics_key(storage: Storage, path: str) -> str:
 
 def _diagnose(run: Run) -> pd.DataFrame:
     # Imported here, as scipy takes a second and a finished study does not need it.
-    from iqray.diagnostics import build_diagnostics
+    from iqray.statistics.diagnostics import build_diagnostics
 
     return build_diagnostics(_list_diagnostics(run))
 
 
 def _list_diagnostics(run: Run) -> Iterator[dict[str, object]]:
-    from iqray.diagnostics import diagnose_category_stats, diagnose_scores, diagnose_subsets
+    from iqray.statistics.diagnostics import (
+        diagnose_category_stats,
+        diagnose_scores,
+        diagnose_subsets,
+    )
 
     study = run.study
     yield from diagnose_subsets(read_frame(run, SUBSETS_PATH))
@@ -94,7 +98,7 @@ def _list_diagnostics(run: Run) -> Iterator[dict[str, object]]:
 
 
 def _find_quantiles(run: Run) -> pd.DataFrame:
-    from iqray.score_quantiles import find_quantiles
+    from iqray.categories.score_quantiles import find_quantiles
 
     study = run.study
     return pd.concat(
@@ -105,7 +109,7 @@ def _find_quantiles(run: Run) -> pd.DataFrame:
 
 
 def _test_ranks(run: Run) -> pd.DataFrame:
-    from iqray.statistics import compute_statistics
+    from iqray.statistics.statistics import compute_statistics
 
     return compute_statistics(read_frame(run, CELLS_PATH))
 

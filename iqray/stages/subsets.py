@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from iqray.categories.subsets import choose_subsets
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.metrics.registry import find_metric
@@ -12,7 +13,6 @@ from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.scoring.plans import read_scores
 from iqray.stages.scores import plan_study_scores
-from iqray.subsets import choose_subsets
 from iqray.trials import count_images, select_usable
 
 CATEGORY_STATS_PATH = "category_stats.parquet"
@@ -40,7 +40,10 @@ def make_subsets(run: Run) -> None:
         if run.storage.read_key(SUBSETS_PATH) == key:
             line.skip(total)
             return
-        from iqray.category_stats import add_image_sizes, compute_category_stats  # needs scipy
+        from iqray.categories.category_stats import (  # needs scipy
+            add_image_sizes,
+            compute_category_stats,
+        )
 
         stats = pa.concat_tables(
             add_image_sizes(

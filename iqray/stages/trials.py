@@ -6,15 +6,15 @@ import sys
 from iqray.errors import StudyError
 from iqray.grid import EndedTrial, GridResources, run_trials
 from iqray.grid_meters import GridMeters
-from iqray.pack_plan import check_packs_fit
+from iqray.packs.plan import check_packs_fit
 from iqray.progress import show_stage
-from iqray.provenance import describe_code
 from iqray.resources import WorkerRequest, fit_count
 from iqray.run import Run, get_versions
 from iqray.stages.controls import plan_study_controls
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
-from iqray.trial_runner import TrialRunner, list_finished
+from iqray.training.provenance import describe_code
+from iqray.training.trial_runner import TrialRunner, list_finished
 from iqray.trials import Cell, Trial, get_checkpoint_folder, plan_trials
 
 logger = logging.getLogger(__name__)

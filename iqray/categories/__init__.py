@@ -1,0 +1,1 @@
+"""From scores to statistics of categories and the choice of subsets."""

@@ -1,0 +1,1 @@
+"""Embeddings at any layer, of any images, by trained and other networks."""

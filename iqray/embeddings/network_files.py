@@ -1,0 +1,183 @@
+"""Bring networks that no trial trains into the output root, where every node can read them.
+
+Reads torchvision's published weights and the user's checkpoints; writes
+`networks/<name>.safetensors` and, last, `networks/<name>.json`, which says what is in it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from iqray.embeddings.network_kinds import Network
+from iqray.errors import StudyError
+from iqray.identity import compute_sha256, hash_content
+from iqray.run import get_versions
+from iqray.settings.embedding import PRETRAINED, UNTRAINED, Checkpoint
+from iqray.storage import Storage
+from iqray.study import Study
+
+if TYPE_CHECKING:
+    import torch
+
+_State = dict[str, "torch.Tensor"]
+
+_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A network that can be made, and how."""
+
+    name: str
+    kind: str
+    architecture: str
+    content: object  # changes with the weights
+    make: Callable[[], _State]
+    rescales_input: bool = False
+
+
+def provide_networks(study: Study, storage: Storage) -> list[Network]:
+    """Make the study's untrained and pretrained networks and copy its checkpoints, once.
+
+    Raises:
+        StudyError: published weights cannot be had, or a checkpoint cannot be read or does not fit.
+    """
+    return [_keep(storage, offer) for offer in _list_offers(study)]
+
+
+def check_networks(study: Study) -> None:
+    """Check that published weights can be had, that checkpoints fit, and that layers exist.
+
+    Raises:
+        StudyError: at the first mistake.
+    """
+    if study.embeddings.is_empty:
+        return
+    from iqray.embeddings.layers import check_layer
+    from iqray.embeddings.networks import build_empty
+
+    used = {checkpoint.architecture for checkpoint in study.embeddings.checkpoints}
+    for architecture in sorted({*study.architectures, *used}):
+        for layer in study.embeddings.list_layers(architecture):
+            try:
+                check_layer(build_empty(architecture), layer)
+            except StudyError as error:
+                raise StudyError(f"embeddings.layers, {architecture}: {error}") from error
+    for offer in _list_offers(study):
+        if offer.kind != UNTRAINED:
+            offer.make()
+
+
+def _list_offers(study: Study) -> Iterator[_Offer]:
+    settings = study.embeddings
+    if settings.is_empty:
+        return
+    for architecture in study.architectures:
+        if UNTRAINED in settings.networks:
+            yield from (_offer_untrained(study, architecture, seed) for seed in study.seeds)
+        if PRETRAINED in settings.networks:
+            yield _offer_pretrained(architecture)
+    for checkpoint in settings.checkpoints:
+        yield _offer_checkpoint(checkpoint)
+
+
+def _offer_untrained(study: Study, architecture: str, seed: int) -> _Offer:
+    from iqray.embeddings.networks import draw_untrained
+
+    input_px = study.recipe.architectures[architecture].input_px
+    return _Offer(
+        name=f"{UNTRAINED}-{architecture}-s{seed}",
+        kind=UNTRAINED,
+        architecture=architecture,
+        content=[seed, get_versions()],
+        make=lambda: draw_untrained(architecture, input_px, seed),
+    )
+
+
+def _offer_pretrained(architecture: str) -> _Offer:
+    from iqray.embeddings.networks import fetch_pretrained, get_pretrained_url
+
+    return _Offer(
+        name=f"{PRETRAINED}-{architecture}",
+        kind=PRETRAINED,
+        architecture=architecture,
+        content=get_pretrained_url(architecture),  # which has the first digits of a sum
+        make=lambda: fetch_pretrained(architecture),
+        rescales_input=architecture == "inception_v3",
+    )
+
+
+def _offer_checkpoint(checkpoint: Checkpoint) -> _Offer:
+    from iqray.embeddings.networks import read_checkpoint
+
+    def make() -> _State:
+        with _open_checkpoint(checkpoint) as file:
+            return read_checkpoint(file, checkpoint.architecture)
+
+    with _open_checkpoint(checkpoint) as file:
+        sha256 = compute_sha256(file)
+    return _Offer(checkpoint.name, "checkpoint", checkpoint.architecture, sha256, make)
+
+
+@contextmanager
+def _open_checkpoint(checkpoint: Checkpoint) -> Iterator[Path]:
+    """A local file with the checkpoint's content.
+
+    Raises:
+        StudyError: there is none.
+    """
+    if not checkpoint.file.endswith(_SUFFIXES):
+        raise StudyError(
+            f"checkpoint '{checkpoint.file}' must end in {', '.join(_SUFFIXES)}; save the model's "
+            "state dict with torch.save or safetensors"
+        )
+    if "://" not in checkpoint.file:
+        yield _check_is_file(checkpoint, Path(checkpoint.file).expanduser())
+        return
+    root, _, name = checkpoint.file.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="iqray-") as folder:
+        target = Path(folder) / name
+        try:
+            Storage(root).copy_to_local(name, target)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _refuse(checkpoint, str(error)) from error
+        yield target
+
+
+def _check_is_file(checkpoint: Checkpoint, path: Path) -> Path:
+    if not path.is_file():
+        raise _refuse(checkpoint, "no such file")
+    return path
+
+
+def _refuse(checkpoint: Checkpoint, reason: str) -> StudyError:
+    return StudyError(
+        f"checkpoint '{checkpoint.file}' of '{checkpoint.name}' cannot be read ({reason}); "
+        "correct its path in embeddings.checkpoints"
+    )
+
+
+def _keep(storage: Storage, offer: _Offer) -> Network:
+    key = hash_content([offer.architecture, offer.kind, offer.content])
+    path, record = (f"networks/{offer.name}.{suffix}" for suffix in ("safetensors", "json"))
+    if not storage.exists(record) or storage.read_json(record)["key"] != key:
+        from iqray.embeddings.networks import encode_state
+
+        if storage.exists(record):
+            storage.delete(record)  # it must not vouch for the weights that are written next
+        storage.write_bytes(path, encode_state(offer.make()))
+        described = {"key": key, "kind": offer.kind, "architecture": offer.architecture}
+        storage.write_json(record, described)
+    return Network(
+        offer.name,
+        offer.kind,
+        offer.architecture,
+        path,
+        key,
+        rescales_input=offer.rescales_input,
+    )

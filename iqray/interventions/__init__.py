@@ -1,0 +1,1 @@
+"""Changes of a subset's images, as datasets and studies of their own."""

@@ -1,0 +1,1 @@
+"""Decoded images of a node: made once, bounded, verified, read by all trials."""

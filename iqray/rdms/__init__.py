@@ -1,0 +1,1 @@
+"""Distances between embeddings as matrices, and beside those of brains."""

@@ -1,0 +1,1 @@
+"""The page: its tables, figures, words and reasons for distrust."""

@@ -1,0 +1,182 @@
+"""The figures of the report with their words: alternative text, caption, file name.
+
+Reads finished tables; `iqray.report.figures` draws. Pure.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from iqray.report.figures.categories import plot_category_ranges, plot_overlaps
+from iqray.report.figures.measures import (
+    plot_accuracies,
+    plot_learning_curves,
+    plot_mean_distances,
+    plot_rank_distributions,
+)
+from iqray.report.figures.pictures import plot_centroid_maps, plot_score_distributions
+from iqray.report.figures.style import render_png, render_svg
+from iqray.report.inputs import ReportInputs
+from iqray.report.tables import has_demo
+from iqray.results.cells import DEMO_WEIGHTS, describe_finding
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its words; `name` is safe as a file name."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str
+    has_demo_weights: bool
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as an SVG file, rendered once for the page and the folder."""
+        return render_svg(self.figure)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        return render_png(self.figure)
+
+
+def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
+    """Make the figures of the report that its inputs have anything for, one after another."""
+    yield _build_rank_distributions(inputs)
+    yield _build_mean_distances(inputs)
+    if inputs.centroid_maps:
+        yield _build_centroid_maps(inputs)
+    yield _build_accuracies(inputs)
+    for dataset in inputs.cells["dataset"].unique():
+        yield from _build_score_distributions(inputs, dataset)
+        yield _build_category_ranges(inputs, dataset)
+        yield from _build_overlaps(inputs, dataset)
+    if len(inputs.epochs):
+        yield _build_learning_curves(inputs)
+
+
+def _build_rank_distributions(inputs: ReportInputs) -> ReportFigure:
+    return ReportFigure(
+        "rank_distributions",
+        plot_rank_distributions(inputs.rank_counts),
+        "Stacked bars of how many combinations give each subset each rank, by dataset and "
+        f"measure. {' '.join(describe_finding(inputs.rank_counts))}",
+        "Who takes which rank, by dataset (the paper's Figure 3, for all three measures). Bars "
+        "between whole ranks are ties.",
+        has_demo(inputs.rank_counts),
+    )
+
+
+def _build_mean_distances(inputs: ReportInputs) -> ReportFigure:
+    return ReportFigure(
+        "mean_distances",
+        plot_mean_distances(inputs.cells),
+        "Mean distance between test images by subset, one panel per dataset and architecture; the "
+        "values are in the table of accuracy and mean distance.",
+        "Mean Euclidean distance between the embeddings of two test images (the paper's Figure 2). "
+        "A bar is the mean, a dot a metric and seed. Scales differ between architectures.",
+        has_demo(inputs.cells),
+    )
+
+
+def _build_centroid_maps(inputs: ReportInputs) -> ReportFigure:
+    maps = inputs.centroid_maps
+    described = "; ".join(
+        f"{each.title}: stress-1 {each.stress:.3f}, {', '.join(each.categories)}" for each in maps
+    )
+    return ReportFigure(
+        "centroid_maps",
+        plot_centroid_maps(maps),
+        f"Maps of category centroids, one trial each. {described}.",
+        "Example (the paper's Figure 2): multidimensional scaling (metric SMACOF) of the distances "
+        f"between the centroids of up to {max(len(each.categories) for each in maps)} sample "
+        "categories, for the networks of one combination. Axes have no meaning; stress-1 near 0 "
+        "means that a map shows the distances faithfully, 0.2 that it does so poorly.",
+        any(DEMO_WEIGHTS in each.weights for each in maps),
+    )
+
+
+def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
+    return ReportFigure(
+        "accuracies",
+        plot_accuracies(inputs.cells),
+        "Mean top-1 and top-5 accuracy by dataset, architecture and subset with 95 % intervals; "
+        "the means are in the table of accuracy and mean distance.",
+        "Accuracy on the subset's own test images: mean over metrics, with its 95 % t-interval "
+        "from their spread. Subsets hold different categories, so that a difference may be one of "
+        "difficulty. Dashed: chance.",
+        has_demo(inputs.cells),
+    )
+
+
+def _build_score_distributions(inputs: ReportInputs, dataset: str) -> Iterator[ReportFigure]:
+    own = inputs.score_quantiles[inputs.score_quantiles["dataset"] == dataset]
+    if own.empty:
+        return
+    pictures = {key: value for key, value in inputs.pictures.items() if key[0] == dataset}
+    medians = own[own["quantile"] == 0.5].set_index("metric")["score"]
+    described = ", ".join(f"{metric} {score:.3g}" for metric, score in medians.items())
+    examples = (
+        " Beside it, images on the way from the best to the worst, with their scores."
+        if pictures
+        else " The images themselves could not be reached when this page was made."
+    )
+    yield ReportFigure(
+        f"score_distributions_{dataset}",
+        plot_score_distributions(own, pictures),
+        f"Histograms of the scores of {dataset} by metric, with example images where these could "
+        f"be reached. Medians: {described}.",
+        f"{dataset}: scores of the training images by metric, a line at the median.{examples}",
+        has_demo(own),
+    )
+
+
+def _build_category_ranges(inputs: ReportInputs, dataset: str) -> ReportFigure:
+    stats = inputs.category_stats[inputs.category_stats["dataset"] == dataset]
+    return ReportFigure(
+        f"category_ranges_{dataset}",
+        plot_category_ranges(inputs.category_stats, inputs.subsets, dataset),
+        f"Scatter of the categories of {dataset}: average score against range of scores, one "
+        "panel per metric, the four subsets marked; they are listed in the table of subsets.",
+        f"{dataset}: every dot is a category. Scores are raw: for a metric that is lower for "
+        "better images, such as BRISQUE and NIQE, high quality lies on the left.",
+        has_demo(stats),
+    )
+
+
+def _build_overlaps(inputs: ReportInputs, dataset: str) -> Iterator[ReportFigure]:
+    diagnostics = inputs.diagnostics
+    own = diagnostics[(diagnostics["dataset"] == dataset)]
+    if not (own["measure"] == "jaccard_subsets").any():
+        return
+    yield ReportFigure(
+        f"overlaps_{dataset}",
+        plot_overlaps(own, dataset),
+        f"Heat maps of how far the subsets of {dataset} hold the same categories, between subsets "
+        "and between metrics; the values are in results/diagnostics.csv.",
+        f"{dataset}: shared categories as Jaccard overlap, 1 for equal and 0 for disjoint choices. "
+        "Where metrics overlap little, they mean different things by quality.",
+        _has_demo_rows(own),
+    )
+
+
+def _has_demo_rows(rows: pd.DataFrame) -> bool:
+    return has_demo(rows[rows["measure"].isin(["jaccard_subsets", "jaccard_metrics"])])
+
+
+def _build_learning_curves(inputs: ReportInputs) -> ReportFigure:
+    last = inputs.epochs.groupby("trial_id")["loss"].last().astype("float64")
+    return ReportFigure(
+        "learning_curves",
+        plot_learning_curves(inputs.epochs, inputs.cells),
+        f"Training loss by epoch of {len(last)} trials, by dataset, architecture and subset. The "
+        f"last losses lie between {last.min():.3f} and {last.max():.3f}.",
+        "Training loss by epoch: a thin line is a trial, a thick one the mean of a subset. A "
+        "level line near the start is a trial that did not learn.",
+        has_demo(inputs.cells),
+    )

@@ -1,0 +1,209 @@
+"""Figures of what trials measured: ranks, distances, accuracies, and how training went.
+
+Reads `schemas.RANK_COUNTS`, `schemas.CELLS` and epochs of training logs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from iqray.report.figures.style import add_legend, clear_frame, colour_of, make_panels
+from iqray.results.cells import MEASURE_LABELS
+from iqray.results.ranks import MEASURES, mask_unconverged
+
+_RASTERISE_ABOVE = 100  # lines of one panel; keeps the SVG of a large grid small
+_ACCURACIES = ("top1", "top5")
+
+
+def plot_rank_distributions(rank_counts: pd.DataFrame) -> Figure:
+    """Stack, for each rank, how many combinations gave it to each subset.
+
+    Args:
+        rank_counts: a table of `schemas.RANK_COUNTS` with `dataset:` scopes.
+
+    Returns:
+        One row of axes per dataset, one column per measure; shared ranks (1.5, ...) stand between
+        the whole ones.
+    """
+    scopes = [scope for scope in rank_counts["scope"].unique() if scope.startswith("dataset:")]
+    figure = Figure(figsize=(9, 0.9 + 2.3 * len(scopes)), layout="constrained")
+    grid = figure.subplots(len(scopes), len(MEASURES), squeeze=False, sharey=True)
+    for scope, row in zip(scopes, grid, strict=True):
+        for measure, axes in zip(MEASURES, row, strict=True):
+            is_here = (rank_counts["scope"] == scope) & (rank_counts["measure"] == measure)
+            _stack_ranks(axes, rank_counts[is_here])
+            axes.set_title(f"{scope.removeprefix('dataset:')}: {MEASURE_LABELS[measure]}")
+        row[0].set_ylabel("combinations")
+    for axes in grid[-1]:
+        axes.set_xlabel("rank (1 = highest)")
+    add_legend(figure, list(rank_counts["subset"].unique()))
+    return figure
+
+
+def _stack_ranks(axes: Axes, counts: pd.DataFrame) -> None:
+    table = counts.pivot(index="rank", columns="subset", values="count")
+    ranks = table.index.to_numpy(dtype=float)
+    width = 0.8 * np.diff(ranks).min(initial=1.0)
+    bottom = np.zeros(len(ranks))
+    for subset in counts["subset"].unique():
+        heights = table[subset].to_numpy(dtype=float)
+        axes.bar(
+            ranks, heights, width, bottom=bottom, color=colour_of(subset), edgecolor="white", lw=0.6
+        )
+        bottom += heights
+    axes.set_xticks(np.arange(1, math.ceil(ranks.max()) + 1))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    clear_frame(axes)
+
+
+def plot_mean_distances(cells: pd.DataFrame) -> Figure:
+    """Show the mean distance between test images by subset: a bar of the mean, a dot per cell.
+
+    Args:
+        cells: a table of `schemas.CELLS`; cells without a distance, or that did not
+            converge, are left out.
+
+    Returns:
+        One panel per dataset and architecture with its own axis, since embedding scales differ
+        between architectures.
+    """
+    cells = mask_unconverged(cells)
+    subsets = list(cells["subset"].unique())
+    panels = list(cells.groupby(["dataset", "architecture"], sort=False))
+    names = [f"{dataset}: {architecture}" for (dataset, architecture), _ in panels]
+    num_columns = min(4, cells["architecture"].nunique())
+    figure, grid = make_panels(names, num_columns, 9.5, 2.2)
+    for axes, (_, own) in zip(grid, panels, strict=True):
+        _draw_bars(axes, own, subsets)
+        axes.set_title(axes.get_title(), fontsize=9)
+    for axes in grid[::num_columns]:
+        axes.set_ylabel("mean distance", fontsize=8)
+    add_legend(figure, subsets)
+    return figure
+
+
+def _draw_bars(axes: Axes, cells: pd.DataFrame, subsets: Sequence[str]) -> None:
+    for position, subset in enumerate(subsets):
+        own = cells.loc[cells["subset"] == subset, "mean_distance"].dropna()
+        if own.empty:
+            continue
+        colour = colour_of(subset)
+        axes.bar(position, own.mean(), 0.8, color=colour, alpha=0.45)
+        # Dots side by side in table order, so that the picture has no random part.
+        offsets = np.linspace(-0.28, 0.28, len(own)) if len(own) > 1 else np.zeros(1)
+        axes.scatter(position + offsets, own, s=9, color=colour, linewidths=0)
+    axes.set_xticks([])
+    axes.set_ylim(bottom=0)
+    clear_frame(axes)
+
+
+def plot_accuracies(cells: pd.DataFrame) -> Figure:
+    """Show mean accuracies by architecture and subset with their 95 % intervals.
+
+    Args:
+        cells: a table of `schemas.CELLS`; seeds are averaged first, then the metrics: the spread
+            of the metrics, each of which chose its own categories, gives the t-interval. A study
+            with one metric has no intervals.
+
+    Returns:
+        One row of axes per dataset, one column for top-1 and one for top-5; a dash for chance.
+    """
+    cells = mask_unconverged(cells)
+    datasets = list(cells["dataset"].unique())
+    figure = Figure(figsize=(9, 0.8 + 2.4 * len(datasets)), layout="constrained")
+    grid = figure.subplots(len(datasets), len(_ACCURACIES), squeeze=False)
+    for dataset, row in zip(datasets, grid, strict=True):
+        for measure, axes in zip(_ACCURACIES, row, strict=True):
+            _draw_intervals(axes, cells[cells["dataset"] == dataset], measure)
+            axes.set_title(f"{dataset}: {MEASURE_LABELS[measure]}", fontsize=10)
+        row[0].set_ylabel("accuracy", fontsize=8)
+    add_legend(figure, list(cells["subset"].unique()))
+    return figure
+
+
+def _draw_intervals(axes: Axes, cells: pd.DataFrame, measure: str) -> None:
+    architectures = list(cells["architecture"].unique())
+    subsets = list(cells["subset"].unique())
+    intervals = compute_intervals(cells, measure)
+    places = np.linspace(-0.27, 0.27, len(subsets)) if len(subsets) > 1 else [0.0]
+    for subset, offset in zip(subsets, places, strict=True):
+        own = intervals.xs(subset, level="subset").reindex(architectures)
+        axes.errorbar(
+            np.arange(len(architectures)) + offset,
+            own["mean"],
+            yerr=own["half_width"].fillna(0),
+            fmt="o",
+            ms=4.5,
+            lw=1.4,
+            capsize=2.5,
+            color=colour_of(subset),
+        )
+    chance = cells[f"chance_{measure}"].astype("float64").mean()
+    axes.axhline(chance, color="#8A8A8A", lw=0.8, ls="--")
+    axes.set_xticks(range(len(architectures)), architectures)
+    axes.set_ylim(bottom=0)
+    clear_frame(axes)
+
+
+def compute_intervals(cells: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Mean over metrics of a measure, with the half-width of its 95 % t-interval.
+
+    Args:
+        cells: a table of `schemas.CELLS` of one dataset, unconverged trials masked.
+        measure: its name.
+
+    Returns:
+        Columns mean and half_width, NaN below two metrics; index (architecture, subset).
+    """
+    keys = ["architecture", "subset"]
+    values = cells.assign(value=cells[measure].astype("float64"))
+    by_metric = values.groupby([*keys, "metric"], sort=False)["value"].mean()
+    groups = by_metric.groupby(keys, sort=False)
+    num = groups.count()
+    quantile = stats.t.ppf(0.975, np.maximum(num - 1, 1))
+    half_width = quantile * groups.std() / np.sqrt(num)
+    return pd.DataFrame({"mean": groups.mean(), "half_width": half_width})
+
+
+def plot_learning_curves(epochs: pd.DataFrame, cells: pd.DataFrame) -> Figure:
+    """Draw the training loss of every trial by epoch, and each subset's mean.
+
+    Args:
+        epochs: columns trial_id, epoch, loss; one row per epoch of a trial's last attempt.
+        cells: a table of `schemas.CELLS`. A trial that several subsets share is drawn in each.
+
+    Returns:
+        One row of axes per dataset, one column per architecture.
+    """
+    keys = ["dataset", "architecture", "subset", "trial_id"]
+    rows = cells[keys].drop_duplicates().merge(epochs, on="trial_id")
+    datasets, architectures = rows["dataset"].unique(), rows["architecture"].unique()
+    figure = Figure(figsize=(9.5, 0.7 + 2.2 * len(datasets)), layout="constrained")
+    grid = figure.subplots(len(datasets), len(architectures), squeeze=False, sharex="col")
+    for dataset, line in zip(datasets, grid, strict=True):
+        for architecture, axes in zip(architectures, line, strict=True):
+            is_here = (rows["dataset"] == dataset) & (rows["architecture"] == architecture)
+            _draw_curves(axes, rows[is_here])
+            axes.set_title(f"{dataset}: {architecture}", fontsize=9)
+        line[0].set_ylabel("training loss (nats)", fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch", fontsize=8)
+    add_legend(figure, list(cells["subset"].unique()))
+    return figure
+
+
+def _draw_curves(axes: Axes, rows: pd.DataFrame) -> None:
+    rasterised = rows["trial_id"].nunique() > _RASTERISE_ABOVE
+    for subset, own in rows.groupby("subset", sort=False):
+        colour = colour_of(str(subset))
+        curves = own.pivot(index="epoch", columns="trial_id", values="loss").astype("float64")
+        axes.plot(curves, color=colour, lw=0.5, alpha=0.3, rasterized=rasterised)
+        axes.plot(curves.mean(axis="columns"), color=colour, lw=1.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    clear_frame(axes)

@@ -1,0 +1,59 @@
+"""What a report is made from: finished tables and facts, collected before anything is drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from iqray.report.figures.pictures import CentroidMap, Pixels
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Finished tables and facts that a report is made from.
+
+    Attributes:
+        study: its name.
+        cells: a table of `schemas.CELLS`.
+        rank_counts: a table of `schemas.RANK_COUNTS`.
+        category_stats: a table of `schemas.CATEGORY_STATS`.
+        subsets: a table of `schemas.SUBSETS`.
+        statistics: a table of `schemas.STATISTICS`.
+        diagnostics: a table of `schemas.DIAGNOSTICS`.
+        score_quantiles: a table of `schemas.SCORE_QUANTILES`.
+        image_counts: as `results.count_images` returns it.
+        score_counts: as `results.count_scores` returns it.
+        weights: by metric: where its weights come from.
+        recipe: its name.
+        is_preview: the recipe's own word that its results are no findings.
+        notes: sentences about how this study was run that a reader must know.
+        stage_s: seconds by stage.
+        versions: of the software that changes numbers, by name.
+        num_leaked: test images that are also training images of their dataset.
+        epochs: as `trial_logs.read_epochs` returns it.
+        machines: hardware that trials ran on.
+        centroid_maps: of the trials whose category centroids are shown.
+        pictures: small images by dataset and image_id, where images can be reached.
+    """
+
+    study: str
+    cells: pd.DataFrame
+    rank_counts: pd.DataFrame
+    category_stats: pd.DataFrame
+    subsets: pd.DataFrame
+    statistics: pd.DataFrame
+    diagnostics: pd.DataFrame
+    score_quantiles: pd.DataFrame
+    image_counts: pd.DataFrame
+    score_counts: pd.DataFrame
+    weights: Mapping[str, str]
+    recipe: str
+    is_preview: bool
+    notes: Sequence[str]
+    stage_s: Mapping[str, float]
+    versions: Mapping[str, str]
+    num_leaked: int
+    epochs: pd.DataFrame
+    machines: Sequence[str] = ()
+    centroid_maps: Sequence[CentroidMap] = ()
+    pictures: Mapping[tuple[str, int], Pixels] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Parts of a study: what its keys hold, and rules between them."""

@@ -1,0 +1,1 @@
+"""Tests and intervals on ranks; what scores alone tell."""
