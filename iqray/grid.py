@@ -15,12 +15,15 @@ from typing import Any
 
 from iqray.engines.in_trial import train_here
 from iqray.engines.ray_train import DRIVER_RESERVES, WorkerGroup, train_with_workers
+from iqray.errors import StudyError
 from iqray.settings.training import Engine
 from iqray.storage import Storage
 from iqray.training.trial_runner import TrialRunner, write_failure
 from iqray.trials import Trial, order_longest_first
 
 logger = logging.getLogger(__name__)
+
+_MISTAKE = "mistake"  # what a trial reports that has met one of the study's
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ def run_trials(
         resources: per trial, and the cap on concurrent trials.
         name: of the experiment.
         report: called with each trial that has ended, finished or failed.
+
+    Raises:
+        StudyError: the output root refuses to be written; the other trials are stopped.
     """
     if not trials:
         return
@@ -125,12 +131,16 @@ def run_trials(
                 name=name,
                 storage_path=str(Path(folder).resolve()),
                 verbose=0,
+                stop=_make_stopper(),
                 callbacks=[_make_reporter(report)],
                 failure_config=tune.FailureConfig(max_failures=resources.max_retries),
             ),
         ).fit()
-    for index in range(len(results)):
-        result = results[index]
+    ended = [results[index] for index in range(len(results))]
+    for result in ended:
+        if result.metrics and _MISTAKE in result.metrics:
+            raise StudyError(result.metrics[_MISTAKE])
+    for result in ended:
         if result.error is not None and result.config is not None:
             _record_crash(runner.storage, result.config["trial_id"], result.error)
 
@@ -158,7 +168,10 @@ def _make_trainable() -> type:
 
         def step(self) -> dict[str, Any]:
             trial = self._trials[self.config["trial_id"]]
-            return {"status": self._start(trial), "done": True}
+            try:
+                return {"status": self._start(trial), "done": True}
+            except StudyError as error:  # not even a failure can be written
+                return {"status": "failed", _MISTAKE: str(error), "done": True}
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:  # noqa: ARG002
             return True
@@ -170,6 +183,25 @@ def _make_trainable() -> type:
             """Nothing to load."""
 
     return TrainOnSubset
+
+
+def _make_stopper() -> Any:
+    from ray import tune
+
+    class StopAtMistake(tune.Stopper):  # type: ignore[misc]
+        """Stops all trials when one has met what every other would meet as well."""
+
+        def __init__(self) -> None:
+            self._is_met = False
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+            self._is_met = self._is_met or _MISTAKE in result
+            return False
+
+        def stop_all(self) -> bool:
+            return self._is_met
+
+    return StopAtMistake()
 
 
 def _make_reporter(report: Callable[[EndedTrial], None]) -> Any:

@@ -166,6 +166,9 @@ def _stream(pool: Pool) -> Iterator[Written]:
     finished.context.max_consecutive_actor_init_deaths = _MAX_INIT_DEATHS
     try:
         for row in finished.iter_rows():
+            mistake = row.pop("mistake")
+            if mistake is not None:
+                raise StudyError(mistake)
             yield Written(**row)
     except ray.exceptions.RayError as error:
         _reraise_mistake(error)
@@ -213,8 +216,12 @@ class _ShardOperator:
         self._worker = self.worker(**arguments)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        written = [asdict(part) for task in batch["task"].to_pylist() for part in self._work(task)]
-        return pa.Table.from_pylist(written, schema=_WRITTEN)
+        tasks = batch["task"].to_pylist()
+        try:
+            rows = [asdict(part) for task in tasks for part in self._work(task)]
+        except StudyError as error:  # as a row, since Ray Data keeps only the text of its cause
+            rows = [{"mistake": str(error)}]
+        return pa.Table.from_pylist(rows, schema=_WRITTEN)
 
     def _work(self, task: str) -> list[Written]:
         content = json.loads(task)
@@ -223,4 +230,12 @@ class _ShardOperator:
         return list(self._worker.work(rows, **content["instructions"]))
 
 
-_WRITTEN = pa.schema([("job", pa.string()), ("num_rows", pa.int64()), ("num_failed", pa.int64())])
+# Of a `Written`, or only of what a StudyError says.
+_WRITTEN = pa.schema(
+    [
+        ("job", pa.string()),
+        ("num_rows", pa.int64()),
+        ("num_failed", pa.int64()),
+        ("mistake", pa.string()),
+    ]
+)

@@ -171,8 +171,8 @@ def _check_root(study: Study, storage: Storage) -> None:
     try:
         storage.write_bytes(probe, b"")
         storage.delete(probe)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (StudyError, OSError, pa.ArrowInvalid) as error:
         raise StudyError(
-            f"output root '{storage.describe('')}' cannot be written ({error}); choose "
-            "another with --root or in the study"
+            f"output root '{storage.describe('')}' cannot be written ({error.__cause__ or error}); "
+            "choose another with --root or in the study"
         ) from error

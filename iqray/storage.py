@@ -5,22 +5,32 @@ hidden temporary name and is renamed, or, on object stores, becomes visible when
 file that exists is therefore finished; nothing else marks progress.
 """
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from iqray.errors import StudyError
+
+logger = logging.getLogger(__name__)
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 _KEY_FIELD = b"iqray_key"
 
@@ -33,6 +43,33 @@ _NUM_READERS = 16
 
 # Large files are copied in pieces of this many bytes, so that their size does not count in memory.
 _PIECE_BYTES = 2**22
+
+# Seconds before a read from an object store is tried again.
+_PAUSES_S = (0.5, 2.0, 8.0)
+
+
+def _retry_read(
+    read: Callable[Concatenate["Storage", _Arguments], _Result],
+) -> Callable[Concatenate["Storage", _Arguments], _Result]:
+    """Repeat reads that an object store has failed.
+
+    pyarrow's S3 client tries failed requests again, but not a read of fewer bytes than the server's
+    error has: it takes that for an answer too long.
+    """
+
+    @wraps(read)
+    def retry(storage: "Storage", *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        for pause_s in () if storage.is_local else _PAUSES_S:
+            try:
+                return read(storage, *args, **kwargs)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                logger.warning("a read from %s failed: %s", storage.describe(""), error)
+                time.sleep(pause_s)
+        return read(storage, *args, **kwargs)
+
+    return retry
 
 
 @dataclass(frozen=True)
@@ -88,22 +125,28 @@ class Storage:
         infos = self._filesystem[0].get_file_info(selector)
         return {info.base_name for info in infos if not info.base_name.startswith(".")}
 
+    @_retry_read
     def read_bytes(self, path: str) -> bytes:
         """Content of a file."""
         with self._filesystem[0].open_input_stream(self._full(path)) as stream:
             return bytes(stream.read())
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file whole or not at all, replacing an older one."""
-        filesystem, _ = self._filesystem
-        if self.is_local:
-            _write_local(Path(self._full(path)), lambda file: file.write(data))
-            return
-        # The whole content goes in one call: a stream closed by an exception would leave a
-        # shorter object behind.
-        with filesystem.open_output_stream(self._full(path)) as stream:
-            stream.write(data)
+        """Write a file whole or not at all, replacing an older one.
 
+        Raises:
+            StudyError: the root is full, or refuses.
+        """
+        with self._explain_refusal(path):
+            if self.is_local:
+                _write_local(Path(self._full(path)), lambda file: file.write(data))
+                return
+            # The whole content goes in one call: a stream closed by an exception would leave a
+            # shorter object behind.
+            with self._filesystem[0].open_output_stream(self._full(path)) as stream:
+                stream.write(data)
+
+    @_retry_read
     def copy_to_local(self, path: str, target: Path) -> None:
         """Copy a file's content to a local path, in pieces."""
         with (
@@ -113,22 +156,27 @@ class Storage:
             shutil.copyfileobj(source, file, _PIECE_BYTES)
 
     def copy_from_local(self, source: Path, path: str) -> None:
-        """Write a file with a local file's content, in pieces, whole or not at all."""
-        filesystem, _ = self._filesystem
-        with source.open("rb") as file:
+        """Write a file with a local file's content, in pieces, whole or not at all.
+
+        Raises:
+            StudyError: the root is full, or refuses.
+        """
+        with self._explain_refusal(path), source.open("rb") as file:
             if self.is_local:
                 _write_local(
                     Path(self._full(path)),
                     lambda target: shutil.copyfileobj(file, target, _PIECE_BYTES),
                 )
                 return
+            filesystem, _ = self._filesystem
+            stream = filesystem.open_output_stream(self._full(path))
             try:
-                with filesystem.open_output_stream(self._full(path)) as stream:
-                    shutil.copyfileobj(file, stream, _PIECE_BYTES)
+                shutil.copyfileobj(file, stream, _PIECE_BYTES)
             except BaseException:
-                # Closing the stream has left a shorter object behind.
-                filesystem.delete_file(self._full(path))
+                stream.close()  # raises where the store has refused, and then leaves nothing
+                filesystem.delete_file(self._full(path))  # the shorter object that it has left
                 raise
+            stream.close()
 
     def read_json(self, path: str) -> Any:
         """Content of a JSON file."""
@@ -138,6 +186,7 @@ class Storage:
         """Write a value as indented JSON."""
         self.write_bytes(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
+    @_retry_read
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Content of a Parquet file."""
         filesystem, _ = self._filesystem
@@ -150,6 +199,7 @@ class Storage:
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             return pa.concat_tables(readers.map(lambda path: self.read_table(path, columns), paths))
 
+    @_retry_read
     def read_rows(self, path: str, start: int, num_rows: int) -> pa.Table:
         """Some rows of a Parquet file; only the row groups that hold them are read.
 
@@ -193,6 +243,7 @@ class Storage:
         """The key a table was written with; none when the table does not exist."""
         return self.read_metadata(path, _KEY_FIELD)
 
+    @_retry_read
     def read_metadata(self, path: str, field: bytes) -> str | None:
         """A field of a table's metadata, empty where it lacks; none without the table."""
         if not self.exists(path):
@@ -209,6 +260,16 @@ class Storage:
         """Delete a folder with everything in it; nothing happens where there is none."""
         if self.exists(path):
             self._filesystem[0].delete_dir(self._full(path))
+
+    @contextlib.contextmanager
+    def _explain_refusal(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise StudyError(
+                f"'{self.describe(path)}' cannot be written ({error}); make room, or have writing "
+                "allowed, and run the same command again: it continues with what is missing"
+            ) from error
 
     def _full(self, path: str) -> str:
         return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]

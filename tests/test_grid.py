@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from iqray.errors import StudyError
 from iqray.grid import EndedTrial, GridResources, run_trials
 from iqray.recipes import RECIPES
 from iqray.stages.trials import request_trainers
@@ -90,3 +91,17 @@ def test_neither_a_failure_nor_a_dead_process_stops_the_others(tmp_path: Path) -
     }
     assert [trial.seconds is None for trial in ended].count(True) == 1  # the dead process
     assert all(trial.seconds > 0 for trial in ended if trial.seconds is not None)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_root_that_refuses_stops_all_trials_with_one_error(tmp_path: Path) -> None:
+    trials = [
+        Trial("d", "resnet50", ("a", "b"), "images", 4, 2, 1, 1, seed, RECIPES["demo"], {})
+        for seed in (0, 3, 4)
+    ]
+    (tmp_path / "trials").write_text("in the way of the folder")
+    runner = ScriptedRunner(Storage(str(tmp_path)), {}, {}, save_models=False)
+    ended: list[EndedTrial] = []
+    with pytest.raises(StudyError, match=r"result.json' cannot be written"):
+        run_trials(trials, runner, GridResources(1, max_retries=1), "test", ended.append)
+    assert len(ended) <= 1

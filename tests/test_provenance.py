@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import iqray
-from iqray.training import provenance
+from iqray.training.loop import provenance
 
 
 def make_package(folder: Path) -> Path:

@@ -4,14 +4,12 @@ Reads the published files, or a mirror of them; writes a folder or a URI. A file
 not at all, and one that is there and intact is not fetched again.
 """
 
-import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 from filelock import FileLock
 
 from iqray.errors import StudyError
@@ -88,8 +86,7 @@ def prefetch_weights(
         prefetcher = _Prefetcher(storage, manifest, source, report, Path(folder))
         for metric in metrics:
             prefetcher.prefetch(metric)
-    with _explain_write(storage, MANIFEST_NAME):
-        save_weights_manifest(storage, manifest)
+    save_weights_manifest(storage, manifest)
     for metric in metrics:
         # Kept until now, so that an interrupted run goes on from there.
         shutil.rmtree(_locate_stage(metric), ignore_errors=True)
@@ -175,8 +172,7 @@ class _Prefetcher:
         return path
 
     def _store(self, path: Path, name: str) -> None:
-        with _explain_write(self.storage, name):
-            self.storage.copy_from_local(path, name)
+        self.storage.copy_from_local(path, name)
 
     def _list(self, metric: str, name: str, path: Path, check: str, was_there: bool) -> None:
         known = self.manifest.files.get(name)
@@ -201,14 +197,3 @@ def _open_manifest(storage: Storage) -> WeightsManifest:
 def _locate_stage(metric: str) -> Path:
     """Folder in which pyiqa fetches a metric's files."""
     return get_cache_folder() / "prefetch" / metric
-
-
-@contextlib.contextmanager
-def _explain_write(storage: Storage, name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StudyError(
-            f"{storage.describe(name)} cannot be written ({error}); choose another --directory, "
-            "or make room"
-        ) from error

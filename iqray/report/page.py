@@ -86,7 +86,7 @@ def render_page(report: Report) -> str:
         HTML text, the same for the same report. All names from the study are escaped.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("iqray.report", "templates"),
+        loader=jinja2.PackageLoader("iqray.report.page", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

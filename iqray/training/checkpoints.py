@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from iqray.errors import StudyError
 from iqray.storage import Storage
 from iqray.training.loop import TrainState
 from iqray.trials import get_checkpoint_folder
@@ -85,7 +86,7 @@ class Checkpoints:
         self._written_at = time.monotonic()
         try:
             self._write(progress)
-        except (OSError, pa.ArrowException) as error:
+        except (StudyError, OSError, pa.ArrowException) as error:
             folder = self._storage.describe(self._folder)
             logger.warning("no checkpoint could be written to '%s': %s", folder, error)
 
