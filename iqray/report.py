@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jinja2
 
 from iqray.caveats import list_caveats, list_demo_metrics
+from iqray.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
 from iqray.progress import format_seconds
 from iqray.report_figures import ReportFigure
 from iqray.report_inputs import ReportInputs
@@ -97,7 +98,7 @@ def render_page(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         study=inputs.study,
         facts=list_facts(inputs),
-        findings=list_findings(inputs.rank_counts, inputs.statistics),
+        findings=list_findings(inputs.rank_counts, inputs.statistics, inputs.intervals),
         evidence=describe_evidence(inputs.cells),
         overall=report.overall,
         caveats=[
@@ -139,7 +140,7 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "Distance is the sum over all pairs of test images of the Euclidean distance between "
         "their embeddings, taken before the last linear layer. Accuracies are means over "
         "categories.",
-        [tabulate_accuracies(cells)],
+        [tabulate_accuracies(cells), tabulate_cell_intervals(inputs.intervals)],
         _pick(figures, "mean_distances", "centroid_maps", "accuracies"),
     )
     yield Section(
@@ -147,11 +148,14 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "How far to trust it",
         "Clusters are pairs of dataset and metric: their architectures share the categories, so "
         "they are permuted and drawn together. Chance ranks every subset in the middle. Holm's "
-        "method allows for three measures, but not for any other choice of this study. All rows, "
+        "method allows for three measures, but not for any other choice of this study. Intervals "
+        "over drawn categories, images and seeds hold the metrics and architectures fixed; those "
+        "of mean ranks of clusters draw these instead of images. All rows, "
         "those of each dataset and without each metric included, are in results/statistics.csv and "
         "results/diagnostics.csv.",
         [
             tabulate_tests(inputs.statistics),
+            tabulate_rank_intervals(inputs.intervals),
             tabulate_mean_ranks(inputs.statistics),
             tabulate_critical_differences(inputs.statistics),
             tabulate_diagnostics(inputs.diagnostics),

@@ -104,12 +104,13 @@ def _build_centroid_maps(inputs: ReportInputs) -> ReportFigure:
 def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
     return ReportFigure(
         "accuracies",
-        plot_accuracies(inputs.cells),
-        "Mean top-1 and top-5 accuracy by dataset, architecture and subset with 95 % intervals; "
-        "the means are in the table of accuracy and mean distance.",
-        "Accuracy on the subset's own test images: mean over metrics, with its 95 % t-interval "
-        "from their spread. Subsets hold different categories, so that a difference may be one of "
-        "difficulty. Dashed: chance.",
+        plot_accuracies(inputs.intervals, inputs.cells),
+        "Top-1 and top-5 accuracy of every cell with its 95 % interval, by dataset, architecture "
+        "and subset; the values are in the table of cells with intervals.",
+        "Accuracy on the subset's own test images. A dot is a cell, averaged over seeds, its bar "
+        "the 95 % interval of a bootstrap that draws categories, their test images and seeds; "
+        "metrics stand side by side, the thin line is their mean. Subsets hold different "
+        "categories, so that a difference may be one of difficulty. Dashed: chance.",
         has_demo(inputs.cells),
     )
 

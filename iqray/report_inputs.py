@@ -20,6 +20,7 @@ class ReportInputs:
         subsets: a table of `schemas.SUBSETS`.
         statistics: a table of `schemas.STATISTICS`.
         diagnostics: a table of `schemas.DIAGNOSTICS`.
+        intervals: a table of `schemas.INTERVALS`.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.
@@ -43,6 +44,7 @@ class ReportInputs:
     subsets: pd.DataFrame
     statistics: pd.DataFrame
     diagnostics: pd.DataFrame
+    intervals: pd.DataFrame
     score_quantiles: pd.DataFrame
     image_counts: pd.DataFrame
     score_counts: pd.DataFrame

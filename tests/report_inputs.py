@@ -8,7 +8,8 @@ import pandas as pd
 
 from iqray.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.figures.pictures import CentroidMap
-from iqray.ranks import count_ranks
+from iqray.intervals import build_intervals
+from iqray.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.report_inputs import ReportInputs
 from iqray.results import build_cells
 from iqray.statistics import compute_statistics
@@ -117,6 +118,16 @@ def make_epochs(study_cells):
     )
 
 
+def draw_measures(cells, num_draws=50):
+    """Draws around the value of every cell that has one at all seeds, as a bootstrap gives them."""
+    generator = np.random.default_rng(8)
+    return {
+        key: {name: own[name].mean() * generator.normal(1, 0.05, num_draws) for name in MEASURES}
+        for key, own in cells.groupby([*COMBINATION, "subset"])
+        if (own["status"] == "ok").all()
+    }
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")
@@ -146,6 +157,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         subsets=subsets,
         statistics=compute_statistics(cells),
         diagnostics=build_diagnostics(diagnose_subsets(subsets)),
+        intervals=build_intervals(cells, draw_measures(cells)),
         score_quantiles=make_quantiles(weights),
         image_counts=image_counts,
         score_counts=score_counts,

@@ -113,6 +113,7 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         subsets=_read_frame(storage, SUBSETS_PATH),
         statistics=_read_frame(storage, STATISTICS_PATH),
         diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
+        intervals=_read_frame(storage, INTERVALS_PATH),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
         score_counts=pd.DataFrame(_count_scores(storage, cells)),
