@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jinja2
 
 from iqray.caveats import list_caveats, list_demo_metrics
+from iqray.control_tables import NO_CONTROLS, list_control_caveats, tabulate_controls
 from iqray.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
 from iqray.progress import format_seconds
 from iqray.report_figures import ReportFigure
@@ -112,6 +113,7 @@ def render_page(report: Report) -> str:
                 num_leaked=inputs.num_leaked,
             ),
             *list_statistical_caveats(inputs.statistics, inputs.diagnostics),
+            *list_control_caveats(inputs.controls, inputs.rank_counts),
         ],
         notes=inputs.notes,
         demo_weights=DEMO_WEIGHTS,
@@ -160,6 +162,18 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
             tabulate_critical_differences(inputs.statistics),
             tabulate_diagnostics(inputs.diagnostics),
         ],
+    )
+    has_controls = not inputs.controls.empty
+    yield Section(
+        "controls",
+        "Controls",
+        "Subsets of as many categories that no metric has chosen, trained alike: random ones, or "
+        "others matched in image counts or difficulty. With few draws the place of a subset is "
+        "rough, and z needs two or more. All places are in results/controls.csv."
+        if has_controls
+        else NO_CONTROLS,
+        [tabulate_controls(inputs.controls)] if has_controls else [],
+        _pick(figures, "controls_"),
     )
     yield Section(
         "subsets",

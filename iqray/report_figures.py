@@ -10,7 +10,9 @@ from functools import cached_property
 import pandas as pd
 from matplotlib.figure import Figure
 
+from iqray.controls import NULL_Z
 from iqray.figures.categories import plot_category_ranges, plot_overlaps
+from iqray.figures.controls import plot_controls
 from iqray.figures.measures import (
     plot_accuracies,
     plot_learning_curves,
@@ -52,6 +54,8 @@ def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
     if inputs.centroid_maps:
         yield _build_centroid_maps(inputs)
     yield _build_accuracies(inputs)
+    for control in inputs.controls["control"].unique():
+        yield _build_controls(inputs, control)
     for dataset in inputs.cells["dataset"].unique():
         yield from _build_score_distributions(inputs, dataset)
         yield _build_category_ranges(inputs, dataset)
@@ -112,6 +116,20 @@ def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
         "metrics stand side by side, the thin line is their mean. Subsets hold different "
         "categories, so that a difference may be one of difficulty. Dashed: chance.",
         has_demo(inputs.cells),
+    )
+
+
+def _build_controls(inputs: ReportInputs, control: str) -> ReportFigure:
+    own = inputs.controls[inputs.controls["control"] == control]
+    return ReportFigure(
+        f"controls_{control}",
+        plot_controls(own),
+        f"Dots of the z of every cell among {control} control subsets, by dataset, measure, "
+        "architecture and subset; the table of real subsets among controls sums them up.",
+        f"Real subsets against {control} control subsets ({own['num_draws'].min()} or more draws): "
+        "a dot is a cell, its z the distance from the mean of the control subsets in their "
+        f"standard deviations. In the grey band, |z| < {NULL_Z}, a subset is like the controls.",
+        has_demo(own),
     )
 
 

@@ -21,6 +21,7 @@ class ReportInputs:
         statistics: a table of `schemas.STATISTICS`.
         diagnostics: a table of `schemas.DIAGNOSTICS`.
         intervals: a table of `schemas.INTERVALS`.
+        controls: a table of `schemas.CONTROLS`, without rows where the study has no controls.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.
@@ -45,6 +46,7 @@ class ReportInputs:
     statistics: pd.DataFrame
     diagnostics: pd.DataFrame
     intervals: pd.DataFrame
+    controls: pd.DataFrame
     score_quantiles: pd.DataFrame
     image_counts: pd.DataFrame
     score_counts: pd.DataFrame

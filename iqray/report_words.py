@@ -86,7 +86,7 @@ def describe_evidence(cells: pd.DataFrame) -> str:
         f"If order were random, a subset would take about one in {num_subsets} first places. "
         f"Architectures share the choice of categories, so the {num_combinations} combinations "
         f"stand for {num_choices} clusters (dataset x metric), not for as many independent "
-        "observations. Intervals and tests take both into account."
+        "observations. Tests take this into account; intervals hold for these metrics and datasets."
     )
 
 

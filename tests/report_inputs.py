@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from iqray.controls import place_cells
 from iqray.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.figures.pictures import CentroidMap
 from iqray.intervals import build_intervals
@@ -128,6 +129,31 @@ def draw_measures(cells, num_draws=50):
     }
 
 
+def place_controls(cells, num_draws=6):
+    """Places of the cells among random subsets that are drawn like results without an effect."""
+    draws = [
+        {"dataset": dataset, "architecture": architecture, "draw": draw, "seed": seed}
+        for dataset, architecture, draw, seed in itertools.product(
+            cells["dataset"].unique(),
+            cells["architecture"].unique(),
+            range(1, num_draws + 1),
+            cells["seed"].unique(),
+        )
+    ]
+    generator = np.random.default_rng(9)
+    num_pairs = (cells["distance"] / cells["mean_distance"]).astype("float64").median()
+    control_cells = pd.DataFrame(draws).assign(
+        control="random",
+        metric=None,
+        subset=None,
+        status="ok",
+        top1=generator.uniform(0.3, 0.6, len(draws)),
+        top5=generator.uniform(0.6, 0.9, len(draws)),
+        distance=generator.uniform(10, 20, len(draws)) * num_pairs,
+    )
+    return place_cells(cells, control_cells)
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")
@@ -158,6 +184,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         statistics=compute_statistics(cells),
         diagnostics=build_diagnostics(diagnose_subsets(subsets)),
         intervals=build_intervals(cells, draw_measures(cells)),
+        controls=place_controls(cells),
         score_quantiles=make_quantiles(weights),
         image_counts=image_counts,
         score_counts=score_counts,

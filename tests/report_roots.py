@@ -27,6 +27,7 @@ from iqray.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.recipes import ARCHITECTURES
 from iqray.results import build_cells
 from iqray.score_quantiles import find_quantiles
+from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
@@ -44,6 +45,7 @@ from iqray.study_record import StudyRecord, write_study_record
 from iqray.subsets import choose_subsets
 from iqray.tables import write_with_csv
 from iqray.trials import Cell
+from tests.report_inputs import place_controls
 
 _WEIGHTS = "invented weights"
 _AVERAGES = ("mean", "median", "trimmed_mean")
@@ -97,6 +99,7 @@ def write_report_root(storage: Storage, size: RootSize) -> None:
     _write(storage, CATEGORY_STATS_PATH, stats, schemas.CATEGORY_STATS)
     _write(storage, SUBSETS_PATH, subsets, schemas.SUBSETS)
     _write(storage, CELLS_PATH, cells, schemas.CELLS)
+    write_with_csv(storage, CONTROLS_PATH, place_controls(cells), schemas.CONTROLS, CELLS_PATH)
     _write(storage, RANK_COUNTS_PATH, count_ranks(cells), schemas.RANK_COUNTS)
     diagnostics = build_diagnostics(
         [*diagnose_subsets(subsets), *diagnose_category_stats(stats, rules)]

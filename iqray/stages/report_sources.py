@@ -14,7 +14,9 @@ from iqray.inputs.sources import ImageSource
 from iqray.report_inputs import ReportInputs
 from iqray.results import count_images
 from iqray.run import read_stage_seconds
+from iqray.schemas import CONTROLS
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
+from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
@@ -114,6 +116,7 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         statistics=_read_frame(storage, STATISTICS_PATH),
         diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
         intervals=_read_frame(storage, INTERVALS_PATH),
+        controls=_read_controls(storage),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
         score_counts=pd.DataFrame(_count_scores(storage, cells)),
@@ -136,6 +139,13 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
 
 def _read_frame(storage: Storage, path: str) -> pd.DataFrame:
     return storage.read_table(path).to_pandas()
+
+
+def _read_controls(storage: Storage) -> pd.DataFrame:
+    """The controls of these very cells; no rows where there are none, or only those of others."""
+    if storage.read_key(CONTROLS_PATH) != storage.read_key(CELLS_PATH):
+        return CONTROLS.empty_table().to_pandas()
+    return _read_frame(storage, CONTROLS_PATH)
 
 
 def _get_scores_record(dataset: str, metric: str) -> str:
