@@ -12,6 +12,7 @@ import jinja2
 
 from iqray.caveats import list_caveats, list_demo_metrics
 from iqray.control_tables import NO_CONTROLS, list_control_caveats, tabulate_controls
+from iqray.definition_tables import tabulate_survival
 from iqray.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
 from iqray.progress import format_seconds
 from iqray.report_figures import ReportFigure
@@ -132,8 +133,16 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "ranks",
         "Ranks",
         "Within each combination of dataset, architecture and metric the subsets are ranked; "
-        "1 is the highest accuracy or the largest distance. Seeds are averaged first.",
-        [tabulate_by(counts, "dataset"), tabulate_by(counts, "metric"), tabulate_ranks(counts)],
+        "1 is the highest accuracy or the largest distance. Seeds are averaged first. A leader has "
+        "the most first places; by other definitions of distance and accuracy, or with the metrics "
+        "in the other orientation (raw: high is a high score; quality: high is a good image), it "
+        "may be another. All counts are in results/definition_counts.csv.",
+        [
+            tabulate_survival(counts, inputs.definition_counts),
+            tabulate_by(counts, "dataset"),
+            tabulate_by(counts, "metric"),
+            tabulate_ranks(counts),
+        ],
         _pick(figures, "rank_distributions"),
     )
     yield Section(

@@ -16,6 +16,7 @@ class ReportInputs:
         study: its name.
         cells: a table of `schemas.CELLS`.
         rank_counts: a table of `schemas.RANK_COUNTS`.
+        definition_counts: a table of `schemas.DEFINITION_COUNTS`.
         category_stats: a table of `schemas.CATEGORY_STATS`.
         subsets: a table of `schemas.SUBSETS`.
         statistics: a table of `schemas.STATISTICS`.
@@ -41,6 +42,7 @@ class ReportInputs:
     study: str
     cells: pd.DataFrame
     rank_counts: pd.DataFrame
+    definition_counts: pd.DataFrame
     category_stats: pd.DataFrame
     subsets: pd.DataFrame
     statistics: pd.DataFrame

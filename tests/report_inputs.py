@@ -10,6 +10,7 @@ from iqray.controls import place_cells
 from iqray.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.figures.pictures import CentroidMap
 from iqray.intervals import build_intervals
+from iqray.rank_tables import build_distances, build_ranks, count_definitions
 from iqray.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.report_inputs import ReportInputs
 from iqray.results import build_cells
@@ -154,6 +155,22 @@ def place_controls(cells, num_draws=6):
     return place_cells(cells, control_cells)
 
 
+def count_by_definition(cells):
+    """Counts by the paper's definition, and by another that orders the subsets the other way."""
+    totals = cells.drop_duplicates("trial_id").set_index("trial_id")["distance"].astype("float64")
+    distances = build_distances(
+        {
+            trial_id: {
+                "euclidean_pairs": {"value": total, "mean": total},
+                "participation_ratio": {"value": 1 / total, "mean": 1 / total},
+            }
+            for trial_id, total in totals.items()
+        }
+    )
+    lower_better = {metric: metric == "brisque" for metric in cells["metric"].unique()}
+    return count_definitions(build_ranks(cells, distances, lower_better, "quality"))
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")
@@ -179,6 +196,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         study="example",
         cells=cells,
         rank_counts=count_ranks(cells),
+        definition_counts=count_by_definition(cells),
         category_stats=stats,
         subsets=subsets,
         statistics=compute_statistics(cells),

@@ -18,7 +18,7 @@ from iqray.schemas import CONTROLS
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
 from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
-from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
+from iqray.stages.results import CELLS_PATH, DEFINITION_COUNTS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
     INTERVALS_PATH,
@@ -40,6 +40,7 @@ _REQUIRED = {
     STUDY_RECORD_PATH: "results",
     CELLS_PATH: "results",
     RANK_COUNTS_PATH: "results",
+    DEFINITION_COUNTS_PATH: "results",
     DIAGNOSTICS_PATH: "statistics",
     SCORE_QUANTILES_PATH: "statistics",
     STATISTICS_PATH: "statistics",
@@ -111,6 +112,7 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         study=record.study,
         cells=cells,
         rank_counts=_read_frame(storage, RANK_COUNTS_PATH),
+        definition_counts=_read_frame(storage, DEFINITION_COUNTS_PATH),
         category_stats=_read_frame(storage, CATEGORY_STATS_PATH),
         subsets=_read_frame(storage, SUBSETS_PATH),
         statistics=_read_frame(storage, STATISTICS_PATH),
