@@ -9,8 +9,11 @@ import pandas as pd
 from iqray.report.figures.pictures import CentroidMap
 from iqray.report.inputs import ReportInputs
 from iqray.results.cells import build_cells
-from iqray.results.ranks import count_ranks
+from iqray.results.controls import place_cells
+from iqray.results.rank_tables import build_distances, build_ranks, count_definitions
+from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.statistics.diagnostics import build_diagnostics, diagnose_subsets
+from iqray.statistics.intervals import build_intervals
 from iqray.statistics.statistics import compute_statistics
 from iqray.study import SUBSET_NAMES
 
@@ -117,6 +120,57 @@ def make_epochs(study_cells):
     )
 
 
+def draw_measures(cells, num_draws=50):
+    """Draws around the value of every cell that has one at all seeds, as a bootstrap gives them."""
+    generator = np.random.default_rng(8)
+    return {
+        key: {name: own[name].mean() * generator.normal(1, 0.05, num_draws) for name in MEASURES}
+        for key, own in cells.groupby([*COMBINATION, "subset"])
+        if (own["status"] == "ok").all()
+    }
+
+
+def place_controls(cells, num_draws=6):
+    """Places of the cells among random subsets that are drawn like results without an effect."""
+    draws = [
+        {"dataset": dataset, "architecture": architecture, "draw": draw, "seed": seed}
+        for dataset, architecture, draw, seed in itertools.product(
+            cells["dataset"].unique(),
+            cells["architecture"].unique(),
+            range(1, num_draws + 1),
+            cells["seed"].unique(),
+        )
+    ]
+    generator = np.random.default_rng(9)
+    num_pairs = (cells["distance"] / cells["mean_distance"]).astype("float64").median()
+    control_cells = pd.DataFrame(draws).assign(
+        control="random",
+        metric=None,
+        subset=None,
+        status="ok",
+        top1=generator.uniform(0.3, 0.6, len(draws)),
+        top5=generator.uniform(0.6, 0.9, len(draws)),
+        distance=generator.uniform(10, 20, len(draws)) * num_pairs,
+    )
+    return place_cells(cells, control_cells)
+
+
+def count_by_definition(cells):
+    """Counts by the paper's definition, and by another that orders the subsets the other way."""
+    totals = cells.drop_duplicates("trial_id").set_index("trial_id")["distance"].astype("float64")
+    distances = build_distances(
+        {
+            trial_id: {
+                "euclidean_pairs": {"value": total, "mean": total},
+                "participation_ratio": {"value": 1 / total, "mean": 1 / total},
+            }
+            for trial_id, total in totals.items()
+        }
+    )
+    lower_better = {metric: metric == "brisque" for metric in cells["metric"].unique()}
+    return count_definitions(build_ranks(cells, distances, lower_better, "quality"))
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")
@@ -142,10 +196,13 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         study="example",
         cells=cells,
         rank_counts=count_ranks(cells),
+        definition_counts=count_by_definition(cells),
         category_stats=stats,
         subsets=subsets,
         statistics=compute_statistics(cells),
         diagnostics=build_diagnostics(diagnose_subsets(subsets)),
+        intervals=build_intervals(cells, draw_measures(cells)),
+        controls=place_controls(cells),
         score_quantiles=make_quantiles(weights),
         image_counts=image_counts,
         score_counts=score_counts,

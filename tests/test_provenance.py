@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import iqray
-from iqray.training.loop import provenance
+from iqray.training import provenance
 
 
 def make_package(folder: Path) -> Path:

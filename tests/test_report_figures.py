@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from matplotlib.collections import LineCollection, PathCollection
 
 from iqray.report.figure_list import build_figures
 from iqray.report.figures.categories import build_overlap_matrix
-from iqray.report.figures.measures import compute_intervals
+from iqray.report.figures.measures import plot_accuracies
 from iqray.report.figures.pictures import CentroidMap, pick_examples
 from iqray.report.figures.style import colour_of
 from iqray.study import SUBSET_NAMES
@@ -49,16 +49,37 @@ def test_distance_bars_are_the_means_of_their_cells(clean_inputs, figures):
     assert sorted(heights) == pytest.approx(sorted(means.mean()))
 
 
-def test_intervals_are_scipys_over_metrics(clean_inputs):
-    cells = clean_inputs.cells[clean_inputs.cells["dataset"] == "demo_a"]
-    found = compute_intervals(cells, "top1").loc[("alexnet", "avg_low")]
-    own = cells[(cells["architecture"] == "alexnet") & (cells["subset"] == "avg_low")]
-    values = own.groupby("metric")["top1"].mean()
-    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    assert found["mean"] - found["half_width"] == pytest.approx(low)
-    assert found["mean"] + found["half_width"] == pytest.approx(high)
-    single = compute_intervals(cells[cells["metric"] == "musiq"], "top1")
-    assert single["half_width"].isna().all()
+def test_accuracy_bars_are_the_intervals_of_their_cells(clean_inputs, figures):
+    panels = figures["accuracies"].figure.axes
+    assert len(panels) == 2 * 2 * 2  # dataset, accuracy, architecture
+    intervals = clean_inputs.intervals
+    for measure, axes in (("top1", panels[0]), ("top5", panels[2])):
+        own = intervals[
+            (intervals["scope"] == "cell")
+            & (intervals["measure"] == measure)
+            & (intervals["dataset"] == "demo_a")
+            & (intervals["architecture"] == "alexnet")
+        ]
+        ends = [
+            tuple(segment[:, 1])
+            for lines in axes.collections
+            if isinstance(lines, LineCollection)
+            for segment in lines.get_segments()
+            if segment[0, 0] == segment[1, 0]  # upright
+        ]
+        assert sorted(ends) == sorted(zip(own["low"], own["high"], strict=True))
+    for axes in panels:
+        bars = [each for each in axes.collections if isinstance(each, LineCollection)]
+        tops = [segment[:, 1].max() for each in bars for segment in each.get_segments()]
+        assert max(tops) <= axes.get_ylim()[1]  # nothing is cut off
+
+
+def test_a_cell_without_an_interval_is_a_dot_alone(clean_inputs):
+    intervals = clean_inputs.intervals.assign(low=np.nan, high=np.nan)
+    axes = plot_accuracies(intervals, clean_inputs.cells).axes[0]
+    dots = [each.get_offsets() for each in axes.collections if isinstance(each, PathCollection)]
+    assert np.isfinite(np.concatenate(dots)).all()
+    assert len(np.concatenate(dots)) == 2 * 4  # metrics, subsets
 
 
 def test_overlap_matrix_is_symmetric_and_averages_pairs():

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from iqray.packs.packing import Pack, PackedImages, concatenate
+from iqray.training import resident
 from iqray.training.augment import draw_crop_boxes, draw_flips
 from iqray.training.batches import MEAN, STD, make_batch
-from iqray.training.loop import resident
 from iqray.training.resident import ResidentImages, fits_on_device
 
 SHAPES = [[[64, 90], [50, 41]], [], [[200, 120], [32, 32], [7, 9]]]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+from iqray.training import loop
 from iqray.training.checkpoints import Checkpoints, Progress
-from iqray.training.loop import loop
 from iqray.training.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset

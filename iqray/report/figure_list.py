@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from iqray.report.figures.categories import plot_category_ranges, plot_overlaps
+from iqray.report.figures.controls import plot_controls
 from iqray.report.figures.measures import (
     plot_accuracies,
     plot_learning_curves,
@@ -22,6 +23,7 @@ from iqray.report.figures.style import render_png, render_svg
 from iqray.report.inputs import ReportInputs
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
+from iqray.results.controls import NULL_Z
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
     if inputs.centroid_maps:
         yield _build_centroid_maps(inputs)
     yield _build_accuracies(inputs)
+    for control in inputs.controls["control"].unique():
+        yield _build_controls(inputs, control)
     for dataset in inputs.cells["dataset"].unique():
         yield from _build_score_distributions(inputs, dataset)
         yield _build_category_ranges(inputs, dataset)
@@ -104,13 +108,28 @@ def _build_centroid_maps(inputs: ReportInputs) -> ReportFigure:
 def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
     return ReportFigure(
         "accuracies",
-        plot_accuracies(inputs.cells),
-        "Mean top-1 and top-5 accuracy by dataset, architecture and subset with 95 % intervals; "
-        "the means are in the table of accuracy and mean distance.",
-        "Accuracy on the subset's own test images: mean over metrics, with its 95 % t-interval "
-        "from their spread. Subsets hold different categories, so that a difference may be one of "
-        "difficulty. Dashed: chance.",
+        plot_accuracies(inputs.intervals, inputs.cells),
+        "Top-1 and top-5 accuracy of every cell with its 95 % interval, by dataset, architecture "
+        "and subset; the values are in the table of cells with intervals.",
+        "Accuracy on the subset's own test images. A dot is a cell, averaged over seeds, its bar "
+        "the 95 % interval of a bootstrap that draws categories, their test images and seeds; "
+        "metrics stand side by side, the thin line is their mean. Subsets hold different "
+        "categories, so that a difference may be one of difficulty. Dashed: chance.",
         has_demo(inputs.cells),
+    )
+
+
+def _build_controls(inputs: ReportInputs, control: str) -> ReportFigure:
+    own = inputs.controls[inputs.controls["control"] == control]
+    return ReportFigure(
+        f"controls_{control}",
+        plot_controls(own),
+        f"Dots of the z of every cell among {control} control subsets, by dataset, measure, "
+        "architecture and subset; the table of real subsets among controls sums them up.",
+        f"Real subsets against {control} control subsets ({own['num_draws'].min()} or more draws): "
+        "a dot is a cell, its z the distance from the mean of the control subsets in their "
+        f"standard deviations. In the grey band, |z| < {NULL_Z}, a subset is like the controls.",
+        has_demo(own),
     )
 
 

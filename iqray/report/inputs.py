@@ -16,10 +16,13 @@ class ReportInputs:
         study: its name.
         cells: a table of `schemas.CELLS`.
         rank_counts: a table of `schemas.RANK_COUNTS`.
+        definition_counts: a table of `schemas.DEFINITION_COUNTS`.
         category_stats: a table of `schemas.CATEGORY_STATS`.
         subsets: a table of `schemas.SUBSETS`.
         statistics: a table of `schemas.STATISTICS`.
         diagnostics: a table of `schemas.DIAGNOSTICS`.
+        intervals: a table of `schemas.INTERVALS`.
+        controls: a table of `schemas.CONTROLS`, without rows where the study has no controls.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.
@@ -39,10 +42,13 @@ class ReportInputs:
     study: str
     cells: pd.DataFrame
     rank_counts: pd.DataFrame
+    definition_counts: pd.DataFrame
     category_stats: pd.DataFrame
     subsets: pd.DataFrame
     statistics: pd.DataFrame
     diagnostics: pd.DataFrame
+    intervals: pd.DataFrame
+    controls: pd.DataFrame
     score_quantiles: pd.DataFrame
     image_counts: pd.DataFrame
     score_counts: pd.DataFrame

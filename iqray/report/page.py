@@ -12,8 +12,11 @@ import jinja2
 
 from iqray.progress import format_seconds
 from iqray.report.caveats import list_caveats, list_demo_metrics
+from iqray.report.control_tables import NO_CONTROLS, list_control_caveats, tabulate_controls
+from iqray.report.definition_tables import tabulate_survival
 from iqray.report.figure_list import ReportFigure
 from iqray.report.inputs import ReportInputs
+from iqray.report.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
 from iqray.report.statistical_caveats import list_statistical_caveats
 from iqray.report.tables import (
     PageTable,
@@ -86,7 +89,7 @@ def render_page(report: Report) -> str:
         HTML text, the same for the same report. All names from the study are escaped.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("iqray.report.page", "templates"),
+        loader=jinja2.PackageLoader("iqray.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -97,7 +100,7 @@ def render_page(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         study=inputs.study,
         facts=list_facts(inputs),
-        findings=list_findings(inputs.rank_counts, inputs.statistics),
+        findings=list_findings(inputs.rank_counts, inputs.statistics, inputs.intervals),
         evidence=describe_evidence(inputs.cells),
         overall=report.overall,
         caveats=[
@@ -111,6 +114,7 @@ def render_page(report: Report) -> str:
                 num_leaked=inputs.num_leaked,
             ),
             *list_statistical_caveats(inputs.statistics, inputs.diagnostics),
+            *list_control_caveats(inputs.controls, inputs.rank_counts),
         ],
         notes=inputs.notes,
         demo_weights=DEMO_WEIGHTS,
@@ -129,8 +133,16 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "ranks",
         "Ranks",
         "Within each combination of dataset, architecture and metric the subsets are ranked; "
-        "1 is the highest accuracy or the largest distance. Seeds are averaged first.",
-        [tabulate_by(counts, "dataset"), tabulate_by(counts, "metric"), tabulate_ranks(counts)],
+        "1 is the highest accuracy or the largest distance. Seeds are averaged first. A leader has "
+        "the most first places; by other definitions of distance and accuracy, or with the metrics "
+        "in the other orientation (raw: high is a high score; quality: high is a good image), it "
+        "may be another. All counts are in results/definition_counts.csv.",
+        [
+            tabulate_survival(counts, inputs.definition_counts),
+            tabulate_by(counts, "dataset"),
+            tabulate_by(counts, "metric"),
+            tabulate_ranks(counts),
+        ],
         _pick(figures, "rank_distributions"),
     )
     yield Section(
@@ -139,7 +151,7 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "Distance is the sum over all pairs of test images of the Euclidean distance between "
         "their embeddings, taken before the last linear layer. Accuracies are means over "
         "categories.",
-        [tabulate_accuracies(cells)],
+        [tabulate_accuracies(cells), tabulate_cell_intervals(inputs.intervals)],
         _pick(figures, "mean_distances", "centroid_maps", "accuracies"),
     )
     yield Section(
@@ -147,15 +159,30 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "How far to trust it",
         "Clusters are pairs of dataset and metric: their architectures share the categories, so "
         "they are permuted and drawn together. Chance ranks every subset in the middle. Holm's "
-        "method allows for three measures, but not for any other choice of this study. All rows, "
+        "method allows for three measures, but not for any other choice of this study. Intervals "
+        "over drawn categories, images and seeds hold the metrics and architectures fixed; those "
+        "of mean ranks of clusters draw these instead of images. All rows, "
         "those of each dataset and without each metric included, are in results/statistics.csv and "
         "results/diagnostics.csv.",
         [
             tabulate_tests(inputs.statistics),
+            tabulate_rank_intervals(inputs.intervals),
             tabulate_mean_ranks(inputs.statistics),
             tabulate_critical_differences(inputs.statistics),
             tabulate_diagnostics(inputs.diagnostics),
         ],
+    )
+    has_controls = not inputs.controls.empty
+    yield Section(
+        "controls",
+        "Controls",
+        "Subsets of as many categories that no metric has chosen, trained alike: random ones, or "
+        "others matched in image counts or difficulty. With few draws the place of a subset is "
+        "rough, and z needs two or more. All places are in results/controls.csv."
+        if has_controls
+        else NO_CONTROLS,
+        [tabulate_controls(inputs.controls)] if has_controls else [],
+        _pick(figures, "controls_"),
     )
     yield Section(
         "subsets",

@@ -64,7 +64,7 @@ def has_demo(frame: pd.DataFrame) -> bool:
     return bool(frame["weights"].fillna("").str.contains(DEMO_WEIGHTS, regex=False).any())
 
 
-def _make_table(
+def make_table(
     name: str,
     title: str,
     frame: pd.DataFrame,
@@ -72,6 +72,10 @@ def _make_table(
     has_demo_weights: bool = False,
     is_folded: bool = False,
 ) -> PageTable:
+    """Make a table of the page of a frame whose columns are its headings.
+
+    Whole numbers of columns that begin with `num_`, ranks of those that begin with `rank_`.
+    """
     columns = [_format_column(str(column), values) for column, values in frame.items()]
     rows = tuple(zip(*columns, strict=True))
     is_number = tuple(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
@@ -94,7 +98,7 @@ def tabulate_overall(rank_counts: pd.DataFrame) -> PageTable:
     firsts = tabulate_firsts(rank_counts).rename(index=MEASURE_LABELS)
     frame = firsts.T.rename_axis(index="subset", columns=None).reset_index()
     demo = has_demo(rank_counts)
-    return _make_table("firsts", "First places, all combinations", frame, has_demo_weights=demo)
+    return make_table("firsts", "First places, all combinations", frame, has_demo_weights=demo)
 
 
 def tabulate_by(rank_counts: pd.DataFrame, column: str) -> PageTable:
@@ -108,7 +112,7 @@ def tabulate_by(rank_counts: pd.DataFrame, column: str) -> PageTable:
         parts.append(part)
     title = f"First places by {column}"
     frame = pd.concat(parts)
-    return _make_table(f"firsts_by_{column}", title, frame, has_demo_weights=has_demo(chosen))
+    return make_table(f"firsts_by_{column}", title, frame, has_demo_weights=has_demo(chosen))
 
 
 def tabulate_ranks(rank_counts: pd.DataFrame) -> PageTable:
@@ -121,7 +125,7 @@ def tabulate_ranks(rank_counts: pd.DataFrame) -> PageTable:
     wide.columns = pd.Index([f"rank {rank:g}" for rank in wide.columns])
     frame = wide.rename(index=MEASURE_LABELS, level="measure").reset_index()
     title = "How often a subset takes a rank"
-    return _make_table("ranks", title, frame, has_demo_weights=has_demo(chosen))
+    return make_table("ranks", title, frame, has_demo_weights=has_demo(chosen))
 
 
 def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
@@ -136,7 +140,7 @@ def tabulate_accuracies(cells: pd.DataFrame) -> PageTable:
     )
     title = "Accuracy and mean distance (means over metrics and seeds)"
     demo = has_demo(cells)
-    return _make_table("accuracies", title, frame, has_demo_weights=demo, is_folded=True)
+    return make_table("accuracies", title, frame, has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_cells(cells: pd.DataFrame) -> PageTable:
@@ -145,7 +149,7 @@ def tabulate_cells(cells: pd.DataFrame) -> PageTable:
     columns += ["rank_top1", "rank_top5", "rank_distance", "final_loss", "num_restarts"]
     columns += ["status", "trial_id"]
     demo = has_demo(cells)
-    return _make_table("cells", "All cells", cells[columns], has_demo_weights=demo, is_folded=True)
+    return make_table("cells", "All cells", cells[columns], has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_lost_cells(cells: pd.DataFrame) -> PageTable:
@@ -154,7 +158,7 @@ def tabulate_lost_cells(cells: pd.DataFrame) -> PageTable:
     lost = cells[cells["status"] != "ok"]
     frame = lost[[*columns, "reason"]]
     demo = has_demo(lost)
-    return _make_table("lost_cells", "Cells without a result", frame, has_demo_weights=demo)
+    return make_table("lost_cells", "Cells without a result", frame, has_demo_weights=demo)
 
 
 def tabulate_subsets(subsets: pd.DataFrame) -> PageTable:
@@ -171,12 +175,12 @@ def tabulate_subsets(subsets: pd.DataFrame) -> PageTable:
     frame = frame.sort_values(["dataset", "metric", "subset"], kind="stable")
     title = "Categories of the subsets"
     demo = has_demo(subsets)
-    return _make_table("subsets", title, frame, has_demo_weights=demo, is_folded=True)
+    return make_table("subsets", title, frame, has_demo_weights=demo, is_folded=True)
 
 
 def tabulate_images(image_counts: pd.DataFrame) -> PageTable:
     """Images found, as `results.count_images` counts them."""
-    return _make_table("images", "Images", image_counts)
+    return make_table("images", "Images", image_counts)
 
 
 def tabulate_scores(score_counts: pd.DataFrame, has_demo_weights: bool) -> PageTable:
@@ -184,7 +188,7 @@ def tabulate_scores(score_counts: pd.DataFrame, has_demo_weights: bool) -> PageT
     wide = score_counts.pivot(index=["dataset", "metric"], columns="status", values="num_images")
     frame = wide.fillna(0).astype("int64").reset_index()
     frame.columns.name = None
-    return _make_table("scores", "Scores by status", frame, has_demo_weights=has_demo_weights)
+    return make_table("scores", "Scores by status", frame, has_demo_weights=has_demo_weights)
 
 
 def tabulate_mapping(
@@ -192,4 +196,4 @@ def tabulate_mapping(
 ) -> PageTable:
     """Two columns from a mapping of names to text, such as versions."""
     frame = pd.DataFrame(list(mapping.items()), columns=[key, value], dtype=str)
-    return _make_table(name, title, frame)
+    return make_table(name, title, frame)

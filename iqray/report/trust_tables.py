@@ -77,7 +77,7 @@ def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
     ]
     header = ("measure", "subset", "mean rank", "95 % interval", "p (not the middle)")
     return _make_table(
-        "mean_ranks", "Mean ranks of clusters", header, rows, range(2, 5), has_demo(chosen)
+        "mean_ranks", "Mean ranks of drawn clusters", header, rows, range(2, 5), has_demo(chosen)
     )
 
 

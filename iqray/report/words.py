@@ -27,20 +27,23 @@ class Finding:
     certainty: str
 
 
-def list_findings(rank_counts: pd.DataFrame, statistics: pd.DataFrame) -> list[Finding]:
+def list_findings(
+    rank_counts: pd.DataFrame, statistics: pd.DataFrame, intervals: pd.DataFrame
+) -> list[Finding]:
     """For each measure the subset with the most first places, and what the tests say of it."""
     sentences = describe_finding(rank_counts)
     return [
-        Finding(sentence, describe_certainty(statistics, measure))
+        Finding(sentence, describe_certainty(statistics, intervals, measure))
         for sentence, measure in zip(sentences, MEASURES, strict=True)
     ]
 
 
-def describe_certainty(statistics: pd.DataFrame, measure: str) -> str:
+def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measure: str) -> str:
     """Say the best mean rank with its interval, and whether the subsets differ beyond chance.
 
     Args:
         statistics: a table of `schemas.STATISTICS`; its rows of all clusters are read.
+        intervals: a table of `schemas.INTERVALS`.
         measure: which.
     """
     own = statistics[(statistics["scope"] == "all") & (statistics["measure"] == measure)]
@@ -52,13 +55,20 @@ def describe_certainty(statistics: pd.DataFrame, measure: str) -> str:
         return f"Not tested: {test['reason']}."
     means = own[own["test"] == "bootstrap"].set_index("comparison")
     leaders = str(test["leader"]).split(", ")
-    best = means.loc[leaders[0]]
+    is_drawn = (intervals["scope"] == "all") & (intervals["measure"] == measure)
+    drawn = intervals[is_drawn].set_index("subset")
+    if leaders[0] in drawn.index:
+        mean, low, high = drawn.loc[leaders[0], ["rank", "rank_low", "rank_high"]]
+        source = "over drawn categories, images and seeds"
+    else:  # a trial lacks what is drawn from
+        mean, low, high = means.loc[leaders[0], ["effect", "low", "high"]]
+        source = "over drawn clusters and seeds"
     verdict = (
         "the subsets differ" if test["p_holm"] < _LEVEL else "not to be told apart from chance"
     )
     return (
-        f"Best mean rank: {' and '.join(leaders)}, {best['effect']:.2f} (95 % interval "
-        f"{best['low']:.2f} to {best['high']:.2f}; {(1 + len(means)) / 2:g} by chance). Over "
+        f"Best mean rank: {' and '.join(leaders)}, {mean:.2f} (95 % interval "
+        f"{low:.2f} to {high:.2f} {source}; {(1 + len(means)) / 2:g} by chance). Over "
         f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm."
     )
 
@@ -76,7 +86,7 @@ def describe_evidence(cells: pd.DataFrame) -> str:
         f"If order were random, a subset would take about one in {num_subsets} first places. "
         f"Architectures share the choice of categories, so the {num_combinations} combinations "
         f"stand for {num_choices} clusters (dataset x metric), not for as many independent "
-        "observations. Intervals and tests take both into account."
+        "observations. Tests take this into account; intervals hold for these metrics and datasets."
     )
 
 

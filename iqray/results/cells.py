@@ -135,16 +135,24 @@ def describe_finding(rank_counts: pd.DataFrame) -> list[str]:
     return [_describe_leader(str(measure), places) for measure, places in firsts.T.items()]
 
 
+def list_leaders(firsts: pd.Series) -> list[str]:
+    """Name the subsets with the most first places; none where no subset has any.
+
+    Args:
+        firsts: number of outright first places, by subset.
+    """
+    return list(firsts.index[(firsts == firsts.max()) & (firsts > 0)])
+
+
 def _describe_leader(measure: str, places: pd.Series) -> str:
     num_combinations = places["combinations"]
     counts = places.drop(["shared", "combinations"])
     if num_combinations == 0:
         return f"No combination has a complete {MEASURE_LABELS[measure]} result yet."
-    most = counts.max()
-    if most == 0:
+    leaders = list_leaders(counts)
+    if not leaders:
         return f"No subset takes a first place of its own on {MEASURE_LABELS[measure]}."
-    leaders = list(counts.index[counts == most])
-    share = f"in {most} of {num_combinations} combinations"
+    share = f"in {counts.max()} of {num_combinations} combinations"
     if len(leaders) == 1:
         return f"{leaders[0]} {_LEADS[measure]} {share}."
     return f"{' and '.join(leaders)} lead on {MEASURE_LABELS[measure]}, each {share}."

@@ -25,6 +25,9 @@ from iqray.settings.control import COUNT_MATCHED, RANDOM
 # make draws that differ more, and match less.
 NUM_NEAREST = 10
 
+# Of a normal distribution 95 % lie nearer to its mean, in standard deviations.
+NULL_Z = 1.96
+
 _CELL = ("dataset", "architecture", "metric", "subset")
 
 Row = dict[str, Any]

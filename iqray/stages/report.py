@@ -11,7 +11,7 @@ from iqray.storage import Storage
 from iqray.study_record import STUDY_RECORD_PATH
 
 # Raise when the same tables would give another page.
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 
 _RECORD_PATH = "report/record.json"
 

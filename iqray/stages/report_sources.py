@@ -16,9 +16,11 @@ from iqray.report.thumbnails import COLUMNS, read_thumbnails
 from iqray.report.trial_logs import list_machines, read_epochs
 from iqray.results.cells import count_images
 from iqray.run import read_stage_seconds
+from iqray.schemas import CONTROLS
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
+from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
-from iqray.stages.results import CELLS_PATH, RANK_COUNTS_PATH
+from iqray.stages.results import CELLS_PATH, DEFINITION_COUNTS_PATH, RANK_COUNTS_PATH
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
     INTERVALS_PATH,
@@ -38,6 +40,7 @@ _REQUIRED = {
     STUDY_RECORD_PATH: "results",
     CELLS_PATH: "results",
     RANK_COUNTS_PATH: "results",
+    DEFINITION_COUNTS_PATH: "results",
     DIAGNOSTICS_PATH: "statistics",
     SCORE_QUANTILES_PATH: "statistics",
     STATISTICS_PATH: "statistics",
@@ -109,10 +112,13 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         study=record.study,
         cells=cells,
         rank_counts=_read_frame(storage, RANK_COUNTS_PATH),
+        definition_counts=_read_frame(storage, DEFINITION_COUNTS_PATH),
         category_stats=_read_frame(storage, CATEGORY_STATS_PATH),
         subsets=_read_frame(storage, SUBSETS_PATH),
         statistics=_read_frame(storage, STATISTICS_PATH),
         diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
+        intervals=_read_frame(storage, INTERVALS_PATH),
+        controls=_read_controls(storage),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
         score_counts=pd.DataFrame(_count_scores(storage, cells)),
@@ -135,6 +141,13 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
 
 def _read_frame(storage: Storage, path: str) -> pd.DataFrame:
     return storage.read_table(path).to_pandas()
+
+
+def _read_controls(storage: Storage) -> pd.DataFrame:
+    """The controls of these very cells; no rows where there are none, or only those of others."""
+    if storage.read_key(CONTROLS_PATH) != storage.read_key(CELLS_PATH):
+        return CONTROLS.empty_table().to_pandas()
+    return _read_frame(storage, CONTROLS_PATH)
 
 
 def _get_scores_record(dataset: str, metric: str) -> str:

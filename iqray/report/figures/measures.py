@@ -1,17 +1,16 @@
 """Figures of what trials measured: ranks, distances, accuracies, and how training went.
 
-Reads `schemas.RANK_COUNTS`, `schemas.CELLS` and epochs of training logs.
+Reads `schemas.RANK_COUNTS`, `schemas.CELLS`, `schemas.INTERVALS` and epochs of training logs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 from iqray.report.figures.style import add_legend, clear_frame, colour_of, make_panels
 from iqray.results.cells import MEASURE_LABELS
@@ -103,72 +102,53 @@ def _draw_bars(axes: Axes, cells: pd.DataFrame, subsets: Sequence[str]) -> None:
     clear_frame(axes)
 
 
-def plot_accuracies(cells: pd.DataFrame) -> Figure:
-    """Show mean accuracies by architecture and subset with their 95 % intervals.
+def plot_accuracies(intervals: pd.DataFrame, cells: pd.DataFrame) -> Figure:
+    """Show the accuracy of every cell with its 95 % interval, and each subset's mean.
 
     Args:
-        cells: a table of `schemas.CELLS`; seeds are averaged first, then the metrics: the spread
-            of the metrics, each of which chose its own categories, gives the t-interval. A study
-            with one metric has no intervals.
+        intervals: a table of `schemas.INTERVALS`. A cell without an interval is a dot alone.
+        cells: a table of `schemas.CELLS`, for the chance levels.
 
     Returns:
-        One row of axes per dataset, one column for top-1 and one for top-5; a dash for chance.
+        Two rows of axes per dataset, for top-1 and top-5, one column per architecture. Within a
+        subset the metrics stand side by side in table order; a thin line is their mean, a dashed
+        one chance.
     """
-    cells = mask_unconverged(cells)
-    datasets = list(cells["dataset"].unique())
-    figure = Figure(figsize=(9, 0.8 + 2.4 * len(datasets)), layout="constrained")
-    grid = figure.subplots(len(datasets), len(_ACCURACIES), squeeze=False)
-    for dataset, row in zip(datasets, grid, strict=True):
-        for measure, axes in zip(_ACCURACIES, row, strict=True):
-            _draw_intervals(axes, cells[cells["dataset"] == dataset], measure)
-            axes.set_title(f"{dataset}: {MEASURE_LABELS[measure]}", fontsize=10)
-        row[0].set_ylabel("accuracy", fontsize=8)
-    add_legend(figure, list(cells["subset"].unique()))
+    own = intervals[intervals["scope"] == "cell"]
+    datasets, architectures = list(own["dataset"].unique()), list(own["architecture"].unique())
+    figure = Figure(figsize=(9.5, 0.7 + 3.6 * len(datasets)), layout="constrained")
+    grid = figure.subplots(
+        len(datasets) * len(_ACCURACIES), len(architectures), squeeze=False, sharey="row"
+    )
+    rows = [(dataset, measure) for dataset in datasets for measure in _ACCURACIES]
+    for (dataset, measure), line in zip(rows, grid, strict=True):
+        for architecture, axes in zip(architectures, line, strict=True):
+            here = {"dataset": dataset, "architecture": architecture}
+            _draw_intervals(axes, _select(own, {**here, "measure": measure}))
+            chance = _select(cells, here)[f"chance_{measure}"].astype("float64").mean()
+            axes.axhline(chance, color="#8A8A8A", lw=0.8, ls="--")
+            axes.set_title(f"{dataset}: {architecture}", fontsize=9)
+        line[0].set_ylim(bottom=0)  # shared; it ends autoscaling, so after the row's last panel
+        line[0].set_ylabel(MEASURE_LABELS[measure], fontsize=8)
+    add_legend(figure, list(own["subset"].unique()))
     return figure
 
 
-def _draw_intervals(axes: Axes, cells: pd.DataFrame, measure: str) -> None:
-    architectures = list(cells["architecture"].unique())
-    subsets = list(cells["subset"].unique())
-    intervals = compute_intervals(cells, measure)
-    places = np.linspace(-0.27, 0.27, len(subsets)) if len(subsets) > 1 else [0.0]
-    for subset, offset in zip(subsets, places, strict=True):
-        own = intervals.xs(subset, level="subset").reindex(architectures)
-        axes.errorbar(
-            np.arange(len(architectures)) + offset,
-            own["mean"],
-            yerr=own["half_width"].fillna(0),
-            fmt="o",
-            ms=4.5,
-            lw=1.4,
-            capsize=2.5,
-            color=colour_of(subset),
-        )
-    chance = cells[f"chance_{measure}"].astype("float64").mean()
-    axes.axhline(chance, color="#8A8A8A", lw=0.8, ls="--")
-    axes.set_xticks(range(len(architectures)), architectures)
-    axes.set_ylim(bottom=0)
+def _select(table: pd.DataFrame, values: Mapping[str, str]) -> pd.DataFrame:
+    return table[(table[list(values)] == pd.Series(values)).all(axis="columns")]
+
+
+def _draw_intervals(axes: Axes, intervals: pd.DataFrame) -> None:
+    for position, (subset, own) in enumerate(intervals.groupby("subset", sort=False)):
+        numbers = own[["value", "low", "high"]].astype("float64")
+        places = position + np.linspace(-0.32, 0.32, len(own)) if len(own) > 1 else [position]
+        colour = colour_of(str(subset))
+        axes.vlines(places, numbers["low"], numbers["high"], color=colour, lw=1.2)
+        axes.scatter(places, numbers["value"], s=11, color=colour, linewidths=0)
+        mean = numbers["value"].mean()
+        axes.hlines(mean, position - 0.4, position + 0.4, color=colour, lw=0.8)
+    axes.set_xticks([])
     clear_frame(axes)
-
-
-def compute_intervals(cells: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Mean over metrics of a measure, with the half-width of its 95 % t-interval.
-
-    Args:
-        cells: a table of `schemas.CELLS` of one dataset, unconverged trials masked.
-        measure: its name.
-
-    Returns:
-        Columns mean and half_width, NaN below two metrics; index (architecture, subset).
-    """
-    keys = ["architecture", "subset"]
-    values = cells.assign(value=cells[measure].astype("float64"))
-    by_metric = values.groupby([*keys, "metric"], sort=False)["value"].mean()
-    groups = by_metric.groupby(keys, sort=False)
-    num = groups.count()
-    quantile = stats.t.ppf(0.975, np.maximum(num - 1, 1))
-    half_width = quantile * groups.std() / np.sqrt(num)
-    return pd.DataFrame({"mean": groups.mean(), "half_width": half_width})
 
 
 def plot_learning_curves(epochs: pd.DataFrame, cells: pd.DataFrame) -> Figure:

@@ -1,0 +1,85 @@
+"""What the report says of a study's controls: a table, and reasons for distrust.
+
+Reads `schemas.CONTROLS` and `schemas.RANK_COUNTS`. Pure.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from iqray.report.caveats import Caveat
+from iqray.report.tables import PageTable, has_demo, make_table
+from iqray.results.cells import MEASURE_LABELS, list_leaders, tabulate_firsts
+from iqray.results.controls import NULL_Z
+
+NO_CONTROLS = (
+    "No subset that no metric has chosen was trained, so that nothing tells what any other "
+    "categories of the same number would have given. Set controls.random in the study file, 20 or "
+    "more, and run the study again: it trains only the control subsets."
+)
+
+
+def tabulate_controls(controls: pd.DataFrame) -> PageTable:
+    """Where the cells of every subset stand among its controls, by control, measure and dataset.
+
+    Medians are over the cells' architectures and metrics.
+    """
+    placed = controls.astype({"z": "float64", "percentile": "float64"})
+    keys = ["control", "measure", "dataset", "subset"]
+    groups = placed.assign(
+        above=placed["z"] >= NULL_Z, below=placed["z"] <= -NULL_Z, has_z=placed["z"].notna()
+    ).groupby(keys, sort=False)
+    frame = groups.agg(
+        num_draws=("num_draws", "min"),
+        median_percentile=("percentile", "median"),
+        median_z=("z", "median"),
+        above=("above", "sum"),
+        below=("below", "sum"),
+        cells=("has_z", "sum"),
+    ).reset_index()
+    frame = frame.replace({"measure": MEASURE_LABELS}).rename(
+        columns={
+            "median_percentile": "median percentile",
+            "median_z": "median z",
+            "above": f"z above {NULL_Z}",
+            "below": f"z below -{NULL_Z}",
+            "cells": "cells with a z",
+        }
+    )
+    title = "Real subsets among control subsets of the same number of categories"
+    return make_table("controls", title, frame, has_demo_weights=has_demo(controls))
+
+
+def list_control_caveats(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> list[Caveat]:
+    """Say that there was no control, or which leaders do not stand out from them.
+
+    Args:
+        controls: a table of `schemas.CONTROLS`.
+        rank_counts: a table of `schemas.RANK_COUNTS`.
+    """
+    if controls.empty:
+        return [Caveat("No controls", NO_CONTROLS)]
+    inside = list(_find_inside(controls, rank_counts))
+    if not inside:
+        return []
+    return [
+        Caveat(
+            "Like other categories",
+            f"{'; '.join(inside)} do not lie {NULL_Z} standard deviations above the mean of the "
+            "control subsets, or there are too few of these to tell. Categories that no metric "
+            "has chosen may do as well.",
+        )
+    ]
+
+
+def _find_inside(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> Iterator[str]:
+    """Leaders of which at least half of the cells are not told apart from a kind of control."""
+    for measure, firsts in tabulate_firsts(rank_counts).T.items():
+        for leader in list_leaders(firsts.drop(["shared", "combinations"])):
+            is_own = (controls["measure"] == measure) & (controls["subset"] == leader)
+            for control, own in controls[is_own].groupby("control", sort=False):
+                # Only above the controls is a leader ahead of them.
+                num_inside = int((~(own["z"].astype("float64") >= NULL_Z)).sum())
+                if 2 * num_inside >= len(own):
+                    label = MEASURE_LABELS[str(measure)]
+                    yield f"on {label} {num_inside} of {len(own)} cells of {leader} ({control})"

@@ -1,0 +1,58 @@
+"""What the page says of controls follows their table."""
+
+import numpy as np
+import pytest
+
+from iqray.report.control_tables import list_control_caveats, tabulate_controls
+from iqray.report.figures.controls import plot_controls
+from tests.report_inputs import make_inputs, make_results, make_study_cells
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs()
+
+
+def test_the_table_sums_up_places(inputs):
+    table = tabulate_controls(inputs.controls)
+    assert len(table.rows) == 3 * 2 * 4  # measures, datasets, subsets
+    places = inputs.controls.set_index(["measure", "dataset", "subset"]).sort_index()
+    own = places.loc["top1", "demo_b", "avg_low"]
+    row = table.frame[
+        (table.frame["measure"] == "top-1")
+        & (table.frame["dataset"] == "demo_b")
+        & (table.frame["subset"] == "avg_low")
+    ].iloc[0]
+    assert row["num_draws"] == 6
+    assert row["median z"] == pytest.approx(own["z"].median())
+    assert row["median percentile"] == pytest.approx(own["percentile"].median())
+    assert row["z above 1.96"] == (own["z"] >= 1.96).sum()
+    assert row["cells with a z"] == 2 * 2
+
+
+def test_every_cell_is_a_dot_in_the_figure(inputs):
+    panels = plot_controls(inputs.controls).axes
+    assert len(panels) == 2 * 3
+    drawn = np.concatenate(
+        [each.get_offsets()[:, 1] for axes in panels for each in axes.collections]
+    )
+    np.testing.assert_allclose(np.sort(drawn), np.sort(inputs.controls["z"].astype(float)))
+
+
+def test_leaders_like_the_controls_are_named(inputs):
+    [caveat] = list_control_caveats(inputs.controls, inputs.rank_counts)
+    assert caveat.title == "Like other categories"
+    planted = make_inputs(results=make_results(make_study_cells(), effect=1))
+    assert list_control_caveats(planted.controls, planted.rank_counts) == []
+    below = planted.controls.assign(z=-planted.controls["z"])
+    [caveat] = list_control_caveats(below, planted.rank_counts)
+    assert "on top-1 8 of 8 cells of range_low (random)" in caveat.text
+    single = planted.controls.assign(z=None)
+    [caveat] = list_control_caveats(single, planted.rank_counts)
+    assert "8 of 8" in caveat.text
+
+
+def test_a_study_without_controls_is_told_how_to_ask_for_them(inputs):
+    [caveat] = list_control_caveats(inputs.controls[:0], inputs.rank_counts)
+    assert caveat.title == "No controls"
+    assert "controls.random" in caveat.text
