@@ -168,8 +168,11 @@ def test_a_node_about_to_be_taken_away_is_a_reason_for_a_checkpoint(
     drain = ["drain-node", "--address", cluster.address, "--node-id", node.node_id]
     drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
     drain += ["--deadline-remaining-seconds", "120"]
+    deadline = time.time() + 120
     subprocess.run([Path(sys.executable).parent / "ray", *drain], check=True, capture_output=True)
     grid.wait_for_checkpoint(step=1)
+    checkpoint = grid.output / "trials" / grid.last.trial_id / "checkpoint/state.json"
+    assert checkpoint.stat().st_mtime < deadline
     process.kill()
     grid.process.communicate()
 
