@@ -19,6 +19,7 @@ from iqray.inputs.sources import ImageSource
 from iqray.metrics.registry import METRICS_WITH_FILES, METRICS_WITHOUT_WEIGHTS, find_metric
 from iqray.metrics.weights import find_weights
 from iqray.results.difficulty import read_difficulty
+from iqray.settings.control import RANDOM
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.trials import select_usable
@@ -101,6 +102,13 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"dataset '{dataset.name}' has {len(train)} categories and {asked}; a subset needs "
             f"at least 2 and at most {len(train)}: change subsets.fraction or subsets.k, or add "
             "categories"
+        )
+    matched = [name for name in study.controls.num_draws if name != RANDOM]
+    if matched and 2 * k > len(train):
+        raise StudyError(
+            f"controls.{matched[0]}: a subset of dataset '{dataset.name}' has {k} of its "
+            f"{len(train)} categories, and as many others are needed to match them: lower "
+            f"subsets.fraction or subsets.k, or set controls.{matched[0]} to 0"
         )
     if study.controls.difficulty is not None:
         read_difficulty(study.controls.difficulty, dataset.name, train)

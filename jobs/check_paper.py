@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from iqray import schemas
-from iqray.cli import run_job
+from iqray.cli import resolve_root, run_job
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.results.paper_check import (
@@ -38,7 +38,7 @@ _SIGNS = {EXACT: "E", CONSISTENT: "C", DIRECTION: "D", NOT_RUN: "-"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the headlines, write the table and print what it says."""
     arguments = build_parser().parse_args(argv)
-    storage = Storage(arguments.root)
+    storage = Storage(resolve_root(arguments.root))
     if not storage.exists(RANKS_PATH):
         raise StudyError(
             f"'{storage.describe(RANKS_PATH)}' is missing; give the output root of a study whose "

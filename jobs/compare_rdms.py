@@ -7,7 +7,7 @@ The study must have `rdms.levels`. A file is a CSV table with names in its first
 .npy array with --names, or HDF5 as rsatoolbox saves it; files are subjects. Conditions are named as
 iqray does: categories by name, images by their path. Writes correspondence/<name>.parquet and .csv
 below the root: similarity with a 95 % bootstrap interval and, for several subjects, the noise
-ceiling. 200 RDMs of 50 categories and 10 subjects take some minutes; nothing is trained.
+ceiling. Nothing is trained.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from iqray.tables import write_with_csv
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, write the table, and print its means."""
     arguments = build_parser().parse_args(argv)
+    if arguments.draws < 1:
+        raise StudyError(f"--draws is {arguments.draws}; a bootstrap needs at least 1")
     storage = Storage(resolve_root(arguments.root))
     if not storage.exists(RDMS_PATH):
         raise StudyError(

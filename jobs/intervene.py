@@ -17,6 +17,7 @@ from pathlib import Path
 
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
 from iqray.cluster import Cluster
+from iqray.cost import watch_cost
 from iqray.preflight import check_study
 from iqray.run import Run
 from iqray.stages.interventions import check_interventions, intervene
@@ -38,15 +39,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)
         print(f"study '{study.name}'; log in {open_log(storage, 'intervene')}")
-        for name in ("demo", "manifest", "scores", "subsets"):
-            STAGES[name](run)
-        for intervention in study.interventions:
-            effects, scores = intervene(run, intervention)
-            num_lost += int(effects["status"].isin(["failed", "missing"]).sum())
-            shown = ["variant", "scored_by", "average", "range", "average_difference"]
-            print(f"\n{scores[shown].round(3).to_string(index=False)}")
-            shown = ["variant", "architecture", "seed", "top1", "top1_difference", "status"]
-            print(f"\n{effects[shown].round(4).to_string(index=False)}\n")
+        with watch_cost(study.name, study.prices, storage):
+            for name in ("demo", "manifest", "scores", "subsets"):
+                STAGES[name](run)
+            for intervention in study.interventions:
+                effects, scores = intervene(run, intervention)
+                num_lost += int(effects["status"].isin(["failed", "missing"]).sum())
+                shown = ["variant", "scored_by", "average", "range", "average_difference"]
+                print(f"\n{scores[shown].round(3).to_string(index=False)}")
+                shown = ["variant", "architecture", "seed", "top1", "top1_difference", "status"]
+                print(f"\n{effects[shown].round(4).to_string(index=False)}\n")
     print(f"effects: {storage.describe('interventions')}")
     if num_lost:
         sys.exit(EXIT_INCOMPLETE)

@@ -203,8 +203,22 @@ def test_mistakes_in_names_and_shapes_say_what_to_give(root: Path, tmp_path: Pat
     with pytest.raises(StudyError, match="numbers without names; give --names"):
         read_references([tmp_path / "1.npy"])
     (tmp_path / "names.txt").write_text("a\nb\n")
-    with pytest.raises(StudyError, match="12 x 12 and there are 2 names"):
+    with pytest.raises(StudyError, match=r"has 2 conditions; .* at least 3"):
         read_references([tmp_path / "1.npy"], tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    with pytest.raises(StudyError, match="12 x 12 and there are 3 names"):
+        read_references([tmp_path / "1.npy"], tmp_path / "names.txt")
+    (tmp_path / "latin.txt").write_bytes("k\u00e4fer\n".encode("latin-1"))
+    with pytest.raises(StudyError, match="UTF-8"):
+        read_references([tmp_path / "1.npy"], tmp_path / "latin.txt")
+    np.save(tmp_path / "words.npy", np.array([["a", "b", "c"]] * 3))
+    with pytest.raises(StudyError, match=r"words\.npy' cannot be read as an RDM"):
+        read_references([tmp_path / "words.npy"], tmp_path / "names.txt")
+    (tmp_path / "one.csv").write_text(",a,b\n")
+    with pytest.raises(StudyError, match="0 conditions"):
+        read_references([tmp_path / "one.csv"])
+    with pytest.raises(StudyError, match="--draws is 0"):
+        main(["--root", str(root), "--rdm", str(tmp_path / "1.npy"), "--draws", "0"])
     twice = write_csv(tmp_path / "twice.csv", square, ("category_a", *NAMES[:11]))
     with pytest.raises(StudyError, match="'category_a' twice"):
         read_references([twice])

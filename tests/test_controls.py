@@ -129,6 +129,15 @@ def test_places_follow_their_definitions(cells, control):
     assert top1["percentile"] == 62.5  # two below, one equal
 
 
+def test_values_that_differ_by_the_order_of_a_sum_are_equal(cells):
+    cells["top1"] = (0.1 + 0.2 + 0.3) / 3
+    controls = make_control_cells(cells, [0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.2 + 0.3 + 0.1])
+    controls["top1"] /= 3
+    top1 = place_cells(cells, controls).query("measure == 'top1'")
+    assert (top1["percentile"] == 50).all()
+    assert top1["z"].isna().all()
+
+
 def test_what_has_no_value_has_no_place(cells):
     cells.loc[0, "status"] = "failed"
     controls = make_control_cells(cells, [0.1, 0.3])

@@ -144,7 +144,11 @@ def test_a_subset_is_changed_scored_and_trained_on(inputs: Path, tmp_path: Path)
     ]
     where = {"dataset": "d", "metric": "brisque", "subset": "avg_high"}
     study = write_study(
-        inputs, tmp_path / "out", metrics=["brisque"], interventions=[{**where, "changes": changes}]
+        inputs,
+        tmp_path / "out",
+        metrics=["brisque"],
+        controls={"count_matched": 1},  # of the grid; a changed subset has no other categories
+        interventions=[{**where, "changes": changes}],
     )
     text = run_interventions(study)
     base = tmp_path / "out/interventions/d-brisque-avg_high"

@@ -112,6 +112,14 @@ def test_too_few_categories(
         check(make_dataset(), weights, tmp_path / "out", subsets=subsets)
 
 
+def test_matched_controls_need_as_many_other_categories(
+    make_dataset: MakeDataset, weights: Path, tmp_path: Path
+) -> None:
+    changes = {"subsets": {"k": 3}, "controls": {"random": 2, "count_matched": 1}}
+    with pytest.raises(StudyError, match=r"controls\.count_matched: .* 3 of its 4 categories"):
+        check(make_dataset(), weights, tmp_path / "out", **changes)
+
+
 def test_root_that_cannot_be_written(
     make_dataset: MakeDataset, weights: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,14 @@ def test_equal_to_scipy(rdms):
     assert tau == pytest.approx(kendalltau(left, right).statistic)
 
 
+def count_pairs_of_copies(comparison, weights):
+    """What tau-a must be multiplied with to leave pairs of a value and its own copy out."""
+    if comparison != "tau_a":
+        return 1
+    num = weights.sum()
+    return num * (num - 1) / (num**2 - (weights**2).sum())
+
+
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_weights_count_a_pair_as_often_as_they_say(rdms, comparison):
     subjects, model = rdms
@@ -53,7 +61,8 @@ def test_weights_count_a_pair_as_often_as_they_say(rdms, comparison):
         written_out = compare_rdms(
             comparison, np.repeat(subjects, own, axis=1), np.repeat(model, own)
         )
-        np.testing.assert_allclose(row, written_out[0], rtol=1e-9)
+        expected = written_out[0] * count_pairs_of_copies(comparison, own)
+        np.testing.assert_allclose(row, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("comparison", COMPARISONS)
@@ -100,8 +109,17 @@ def test_interval_is_that_of_draws_written_out(rdms, comparison):
         first, second = (drawn[index] for index in np.triu_indices(9, k=1))
         first, second = first[first != second], second[first != second]
         values = compare_rdms(comparison, matrices[:, first, second], square[first, second])
+        pairs = np.outer(conditions, conditions)[np.triu_indices(9, k=1)]
+        values = values * count_pairs_of_copies(comparison, pairs)
         means.append(np.repeat(values[0], chosen).mean())
     assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_a_perfect_model_is_perfect_in_every_draw(comparison):
+    model = np.random.default_rng(5).permutation(28).astype(float) + 1
+    interval = bootstrap_interval(comparison, model[None], model, draw(8, 1, 100, seed=0))
+    assert interval == pytest.approx((1, 1))
 
 
 def test_draws_keep_the_number_of_conditions_and_repeat_with_their_seed():

@@ -6,12 +6,13 @@ comes on top, from networks that are there already.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.embeddings.network_kinds import Network
-from iqray.identity import hash_rows
+from iqray.identity import hash_content, hash_rows
 from iqray.settings.embedding import ALL_CATEGORIES, ALL_SUBSETS, OWN, TRIALS
 from iqray.study import Study
 from iqray.trials import Cell, Trial, select_usable
@@ -93,15 +94,22 @@ class ImageSets:
         return self._made[key]
 
 
-def list_trained(trials: Iterable[Trial]) -> list[Network]:
-    """Networks of finished trials."""
+def list_trained(
+    trials: Iterable[Trial], results: Mapping[str, Mapping[str, Any]]
+) -> list[Network]:
+    """Networks of finished trials.
+
+    Args:
+        trials: that are finished.
+        results: of each, by its id; a trial that was trained again is another network.
+    """
     return [
         Network(
             name=trial.trial_id,
             kind=TRIALS,
             architecture=trial.architecture,
             path=f"trials/{trial.trial_id}/model.safetensors",
-            key=trial.trial_id,
+            key=hash_content([trial.trial_id, results[trial.trial_id]]),
             dataset=trial.dataset,
         )
         for trial in trials

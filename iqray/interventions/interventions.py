@@ -98,7 +98,8 @@ def derive_study(
         }
         for variant, folder in folders.items()
     ]
-    kept = study.model_dump(exclude={"embeddings", "rdms", "interventions"})
+    # Controls are drawn among all categories, and here are only those of the one subset.
+    kept = study.model_dump(exclude={"embeddings", "rdms", "interventions", "controls"})
     changes = {
         "name": f"{study.name}-{intervention.name}",
         "root": root,

@@ -198,7 +198,7 @@ def _compute_tau_a(
     for draw_index in range(len(weights)):
         own = weights[draw_index]
         tree = np.zeros(num_ranks + 1)
-        seen, difference = 0.0, 0.0
+        seen, difference, of_itself = 0.0, 0.0, 0.0
         start = 0
         while start < num_pairs:
             end = start + 1
@@ -222,8 +222,10 @@ def _compute_tau_a(
                     tree[place] += own[index]
                     place += place & -place
                 seen += own[index]
+                of_itself += own[index] * own[index]
             start = end
-        found[draw_index] = difference / (seen * (seen - 1) / 2)
+        # Two drawings of one pair of conditions are not two pairs that could be ordered.
+        found[draw_index] = difference / ((seen * seen - of_itself) / 2)
     return found
 
 

@@ -28,7 +28,7 @@ from iqray.storage import Storage
 MIN_CONDITIONS = 4
 
 # Raise when the same RDMs would give other numbers.
-CORRESPONDENCE_VERSION = 1
+CORRESPONDENCE_VERSION = 2
 
 _SEED = 0
 

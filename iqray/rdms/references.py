@@ -26,6 +26,8 @@ _TOLERANCE = 1e-5
 
 _NUM_SHOWN = 3
 
+_MIN_CONDITIONS = 3  # two have one pair, which correlates with nothing
+
 
 @dataclass(frozen=True)
 class ReferenceRdms:
@@ -114,12 +116,12 @@ def _read_file(file: Path, names: Sequence[str] | None, descriptor: str | None) 
             own, values = _read_npy(file, names)
         else:
             own, values = _read_hdf5(file, descriptor)
-    except (OSError, ValueError) as error:
-        if isinstance(error, StudyError):
-            raise
+        _check_names(file, own)
+        dissimilarities = _condense(file, np.asarray(values, dtype=np.float64), len(own))
+    except StudyError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
         raise StudyError(f"'{file}' cannot be read as an RDM ({error})") from error
-    _check_names(file, own)
-    dissimilarities = _condense(file, np.asarray(values, dtype=np.float64), len(own))
     _check_finite(file, own, dissimilarities)
     return ReferenceRdms(tuple(own), dissimilarities)
 
@@ -184,12 +186,17 @@ def _to_text(values: Any) -> list[str] | None:
 def _read_names(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise StudyError(f"names file '{file}' cannot be read ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"names file '{file}' cannot be read as UTF-8 ({error})") from error
     return [line for line in lines if line]
 
 
 def _check_names(file: Path, names: Sequence[str]) -> None:
+    if len(names) < _MIN_CONDITIONS:
+        raise StudyError(
+            f"'{file}' has {len(names)} conditions; an RDM to compare with has at least "
+            f"{_MIN_CONDITIONS}"
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise StudyError(f"'{file}' names {show_names(twice)} twice; each condition is there once")

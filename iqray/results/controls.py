@@ -17,7 +17,7 @@ import pandas as pd
 
 from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.results.ranks import MEASURES
+from iqray.results.ranks import MEASURES, round_for_ties
 from iqray.schemas import CONTROL_SUBSETS, CONTROLS
 from iqray.settings.control import COUNT_MATCHED, RANDOM
 
@@ -122,7 +122,9 @@ def place_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFram
 def _average(cells: pd.DataFrame, keys: list[str], num_seeds: int) -> pd.DataFrame:
     measured = cells[list(MEASURES)].astype("float64").where(cells["status"] == "ok")
     groups = measured.groupby([cells[key] for key in keys], sort=False)
-    return groups.mean().where(groups.count() == num_seeds)
+    means = groups.mean().where(groups.count() == num_seeds)
+    # As ranks do, so that what differs by the order of a sum is equal here too.
+    return means.apply(round_for_ties)
 
 
 def _place(value: float, draws: Sequence[float]) -> Row:
@@ -134,7 +136,8 @@ def _place(value: float, draws: Sequence[float]) -> Row:
     below = (null < value).sum() + 0.5 * (null == value).sum()
     row |= {"mean": null.mean(), "difference": value - null.mean()}
     row["percentile"] = 100 * below / len(null)
-    if len(null) > 1 and (sd := null.std(ddof=1)) > 0:
+    if null.min() < null.max():  # of equal values the deviation is 0 but for rounding
+        sd = null.std(ddof=1)
         row |= {"sd": sd, "z": (value - null.mean()) / sd}
     return row
 

@@ -17,9 +17,9 @@ def read_difficulty(path: str, dataset: str, categories: set[str]) -> dict[str, 
     Raises:
         StudyError: the file cannot be read, lacks a column, or lacks a category.
     """
-    folder, _, name = path.rpartition("/")
+    folder, slash, name = path.rpartition("/")
     try:
-        content = Storage(folder or ".").read_bytes(name)
+        content = Storage(folder or slash or ".").read_bytes(name)
         table = pd.read_csv(io.BytesIO(content), dtype={"category": str, "dataset": str})
         frame = table[_COLUMNS].astype({"difficulty": "float64"})
     except (OSError, ValueError, KeyError) as error:

@@ -67,12 +67,12 @@ def rank_values(values: pd.Series, keys: Sequence[pd.Series], num_subsets: int) 
         keys: columns that name a value's group, which has one value per subset.
         num_subsets: that a group must have values of; the ranks of others are null.
     """
-    groups = _round_for_ties(values).groupby(list(keys))
+    groups = round_for_ties(values).groupby(list(keys))
     return groups.rank(ascending=False).where(groups.transform("count") == num_subsets)
 
 
-def _round_for_ties(values: pd.Series) -> pd.Series:
-    """Round to `_TIE_DIGITS` significant digits; NaN stays NaN."""
+def round_for_ties(values: pd.Series) -> pd.Series:
+    """Round to 9 significant digits, within which values are ties; NaN stays NaN."""
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     magnitudes = np.floor(np.log10(np.abs(numbers), where=numbers != 0, out=np.zeros_like(numbers)))
     scales = 10.0 ** (_TIE_DIGITS - 1 - magnitudes)

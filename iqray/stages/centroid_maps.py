@@ -52,7 +52,9 @@ def place_centroids(storage: Storage, cells: pd.DataFrame) -> Iterator[PlacedCen
     """
     for names, rows in cells.groupby([*COMBINATION, "seed"], sort=True):
         paths = [f"trials/{trial_id}/embeddings.parquet" for trial_id in rows["trial_id"]]
-        if (rows["status"] == "ok").all() and all(map(storage.exists, paths)):
+        # Without a distance, embeddings are not finite.
+        is_whole = (rows["status"] == "ok") & rows["distance"].notna()
+        if is_whole.all() and all(map(storage.exists, paths)):
             for path, subset, weights in zip(paths, rows["subset"], rows["weights"], strict=True):
                 title = ", ".join(map(str, (*names[:3], subset)))
                 yield _place(storage, path, str(names[0]), title, weights)

@@ -29,7 +29,7 @@ from iqray.stages.trials import plan_grid
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.tables import write_with_csv
-from iqray.training.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished, read_results
 
 INDEX_PATH = "embeddings/index.parquet"
 
@@ -98,7 +98,8 @@ def _plan(run: Run) -> Iterator[EmbeddingTask]:
     sets = ImageSets(study, cells, trials, subsets, run.manifests)
     finished = list_finished(run.storage, trials)
     trained = [trial for trial_id, trial in trials.items() if trial_id in finished]
-    networks = list_trained(trained) if TRIALS in study.embeddings.networks else []
+    results = read_results(run.storage, finished)
+    networks = list_trained(trained, results) if TRIALS in study.embeddings.networks else []
     _check_models(run.storage, networks)
     for network in (*networks, *provide_networks(study, run.storage)):
         layers = study.embeddings.list_layers(network.architecture)

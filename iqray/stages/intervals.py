@@ -37,10 +37,17 @@ def _draw(
             str(architecture): [_read_sample(storage, trial_id) for trial_id in own["trial_id"]]
             for architecture, own in rows.groupby("architecture", sort=False)
         }
-        seed = int(hash_content([dataset, metric, subset])[:16], 16)
+        # Subsets of the same categories share their trials, and so their draws.
+        categories = _list_categories(storage, rows["trial_id"].iloc[0])
+        seed = int(hash_content([dataset, categories])[:16], 16)
         drawn = draw_cells(networks, np.random.default_rng(seed), NUM_DRAWS)
         for architecture, values in drawn.items():
             yield (dataset, architecture, metric, subset), values
+
+
+def _list_categories(storage: Storage, trial_id: str) -> list[str]:
+    predictions = storage.read_table(f"trials/{trial_id}/predictions.parquet", ["category"])
+    return sorted(set(predictions["category"].to_pylist()))
 
 
 def _read_sample(storage: Storage, trial_id: str) -> TrialSample:

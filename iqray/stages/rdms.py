@@ -23,7 +23,7 @@ from iqray.stages.embeddings import INDEX_PATH as EMBEDDINGS_PATH
 from iqray.stages.results import read_frame
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
-from iqray.training.trial_runner import list_finished
+from iqray.training.trial_runner import list_finished, read_results
 
 RDMS_PATH = "rdms/index.parquet"
 
@@ -86,6 +86,7 @@ def _list_sources(run: Run) -> Iterator[RdmSource]:
     """Each finished trial's own table, and those of stage `embeddings`."""
     _, trials = plan_grid(run)
     finished = list_finished(run.storage, trials)
+    results = read_results(run.storage, finished)
     for trial_id in (trial_id for trial_id in trials if trial_id in finished):
         trial = trials[trial_id]
         yield RdmSource(
@@ -97,7 +98,8 @@ def _list_sources(run: Run) -> Iterator[RdmSource]:
             architecture=trial.architecture,
             num_images=trial.num_test_images,
             table=f"trials/{trial_id}/embeddings.parquet",
-            content=trial_id,
+            # One that was trained again need not have the same embeddings.
+            content=hash_content([trial_id, results[trial_id]]),
         )
     if run.study.embeddings.is_empty:
         return

@@ -5,15 +5,13 @@ from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.stages.manifest import DUPLICATES_PATH, check_duplicates_current
 from iqray.stages.report_sources import check_sources
-from iqray.stages.results import CELLS_PATH
+from iqray.stages.results import CELLS_PATH, REPORT_RECORD_PATH
 from iqray.stages.statistics import DIAGNOSTICS_PATH, STATISTICS_PATH
 from iqray.storage import Storage
 from iqray.study_record import STUDY_RECORD_PATH
 
 # Raise when the same tables would give another page.
 REPORT_VERSION = 5
-
-_RECORD_PATH = "report/record.json"
 
 
 def make_report(run: Run) -> None:
@@ -23,7 +21,10 @@ def make_report(run: Run) -> None:
     check_duplicates_current(run)
     key = make_report_key(run.storage)
     with show_stage("report", 1, "page") as line:
-        if run.storage.exists(_RECORD_PATH) and run.storage.read_json(_RECORD_PATH) == key:
+        if (
+            run.storage.exists(REPORT_RECORD_PATH)
+            and run.storage.read_json(REPORT_RECORD_PATH) == key
+        ):
             line.skip(1)
             return
         from iqray.stages.report_page import write_report  # matplotlib takes a second
@@ -31,7 +32,7 @@ def make_report(run: Run) -> None:
         write_report(
             run.storage, {dataset.name: run.open_images(dataset) for dataset in run.study.datasets}
         )
-        run.storage.write_json(_RECORD_PATH, key)
+        run.storage.write_json(REPORT_RECORD_PATH, key)
         line(1)
 
 

@@ -13,7 +13,7 @@ from iqray.report.figure_list import ReportFigure, build_figures
 from iqray.report.page import compose_report, render_page
 from iqray.report.tables import PageTable
 from iqray.stages.report_sources import collect_inputs
-from iqray.stages.results import REPORT_PATH
+from iqray.stages.results import REPORT_PATH, REPORT_RECORD_PATH
 from iqray.storage import Storage
 from iqray.tables import write_with_csv
 
@@ -25,6 +25,8 @@ def write_report(storage: Storage, sources: Mapping[str, ImageSource]) -> None:
         storage: the output root, checked by `report_sources.check_sources`.
         sources: of images, by dataset; where these cannot be reached, figures go without.
     """
+    if storage.exists(REPORT_RECORD_PATH):
+        storage.delete(REPORT_RECORD_PATH)  # of the page that was there, which a study would keep
     inputs = collect_inputs(storage, sources)
     report = compose_report(inputs, list(build_figures(inputs)))
     for figure in report.figures:

@@ -12,7 +12,7 @@ from iqray.progress import show_stage
 from iqray.results.cells import build_cells, summarise
 from iqray.results.ranks import count_ranks
 from iqray.run import Run
-from iqray.stages.controls import plan_study_controls, write_controls
+from iqray.stages.controls import CONTROL_CELLS_PATH, plan_study_controls, write_controls
 from iqray.stages.study_record import record_study
 from iqray.stages.trials import plan_grid
 from iqray.tables import write_with_csv
@@ -25,6 +25,7 @@ DISTANCES_PATH = "results/distances.parquet"
 RANKS_PATH = "results/ranks.parquet"
 DEFINITION_COUNTS_PATH = "results/definition_counts.parquet"
 REPORT_PATH = "report/index.html"
+REPORT_RECORD_PATH = "report/record.json"  # of which tables the stage has made the page
 
 # Raise when the same trials would give other tables or more of them.
 RESULTS_VERSION = 2
@@ -81,8 +82,13 @@ def summarise_run(run: Run) -> str:
 
 
 def count_lost_cells(run: Run) -> int:
-    """Cells without a result: trials that failed or never ran."""
-    return int(read_frame(run, CELLS_PATH)["status"].isin(["failed", "missing"]).sum())
+    """Cells without a result, those of controls included: trials that failed or never ran."""
+    tables = [CELLS_PATH]
+    if run.study.controls.num_draws:
+        tables.append(CONTROL_CELLS_PATH)
+    return sum(
+        int(read_frame(run, path)["status"].isin(["failed", "missing"]).sum()) for path in tables
+    )
 
 
 def read_frame(run: Run, path: str) -> pd.DataFrame:
