@@ -1,19 +1,15 @@
 """jobs/report.py makes everything from an output root alone, wherever that lies."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from iqray.errors import StudyError
-from iqray.storage import Storage
 from jobs.report import main
 
 JOB = Path(__file__).parent.parent / "jobs" / "report.py"
@@ -111,30 +107,3 @@ def test_tables_of_two_states_make_no_report(report_root: Path, tmp_path: Path) 
     pq.write_table(pq.read_table(cells).replace_schema_metadata({"iqray_key": "new"}), cells)
     with pytest.raises(StudyError, match=r"statistics.parquet' is of other cells"):
         main(["--root", str(root)])
-
-
-def test_a_root_on_an_object_store_gets_its_report_there(
-    report_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = copy_root(report_root, tmp_path / "root")
-    shutil.rmtree(root / "data")  # generated images never lie on a store
-    for name, value in (("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setitem(os.environ, "AWS_EC2_METADATA_DISABLED", "true")
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        uri = (
-            f"s3://study/root?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-            "&allow_bucket_creation=true"
-        )
-        store, base = pafs.FileSystem.from_uri(uri)
-        store.create_dir("study")
-        pafs.copy_files(str(root), base, source_filesystem=None, destination_filesystem=store)
-        main(["--root", uri])
-        assert b"</html>" in Storage(uri).read_bytes("report/index.html")
-        assert Storage(uri).exists("report/figures/learning_curves.svg")
-        assert Storage(uri).read_table("report/tables/cells.parquet").num_rows == 64
-    finally:
-        server.stop()
