@@ -37,10 +37,10 @@ def fail_never(_request: str, _number: int) -> None:
 
 
 def fail_often(request: str, number: int) -> str | None:
-    """Every fifth request ends in an error of the server; every 50th that reads is slow."""
-    if number % 50 == 1 and request.startswith(READING):
+    """Every eighth request ends in an error of the server; every 200th that reads is slow."""
+    if number % 200 == 1 and request.startswith(READING):
         time.sleep(4)  # clients give up after 3 s and ask again
-    return "500 InternalError" if number % 5 == 0 else None
+    return "500 InternalError" if number % 8 == 0 else None
 
 
 def refuse_writes(request: str, _number: int) -> str | None:

