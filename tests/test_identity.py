@@ -20,7 +20,8 @@ def make_values(number: int) -> pa.ChunkedArray:
     return pa.chunked_array([values[:middle], values[middle:]], pa.string())
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 5, 1000])
+# The last is hashed in several chunks.
+@pytest.mark.parametrize("number", [0, 1, 2, 5, 1000, 200_000])
 def test_repeats_are_those_of_a_plain_count(number: int) -> None:
     values = make_values(number)
     counts = Counter(values.to_pylist())
@@ -34,13 +35,6 @@ def test_values_of_equal_hash_are_compared_whole(monkeypatch: pytest.MonkeyPatch
     expected = find_repeats(values).tolist()
     assert 0 < sum(expected) < 1000
     monkeypatch.setattr(identity, "_hash_values", lambda values: np.zeros(len(values), np.uint64))
-    assert find_repeats(values).tolist() == expected
-
-
-def test_hashes_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = make_values(1000)
-    expected = find_repeats(values).tolist()
-    monkeypatch.setattr(identity, "_HASHED_VALUES", 64)
     assert find_repeats(values).tolist() == expected
 
 

@@ -128,10 +128,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         list_parquet(tmp_path)
 
 
-def test_broken_pages_are_named_when_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("iqray.inputs.sources._PAUSES_S", ())
+def test_broken_pages_are_named_when_they_are_read(tmp_path: Path) -> None:
     write_parquet(tmp_path, IMAGES)
     listing = list_parquet(tmp_path)
     path = tmp_path / "data/val-00000.parquet"

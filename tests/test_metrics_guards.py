@@ -96,14 +96,12 @@ def test_open_files_and_buffers_are_guarded_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_converted_archive_is_read_in_the_place_of_the_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_converted_archive_is_read_in_the_place_of_the_archive(tmp_path: Path) -> None:
     path = tmp_path / "RN50.pt"
     write_clip_archive(path)
     state = torch.jit.load(path).state_dict()
     assert secure_file(path, frozenset({compute_sha256(path)})) is not None
-    monkeypatch.setattr(torch.jit, "load", pytest.fail)
+    path.write_bytes(b"no archive any more")
     with forbid_unpickling(), path.open("rb") as file:
         loaded = torch.jit.load(file, map_location="cpu").eval().state_dict()
     assert loaded.keys() == state.keys()

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from iqray.metrics import strips
 from iqray.metrics.clipiqa import Bottleneck
 from iqray.metrics.strips import Convolution, Normalize, Pool, cut_strips, run_layers
 from tests.metric_weights import build_small_clip
@@ -56,11 +55,21 @@ def test_strips_give_what_torchs_own_layers_give(modules, layers, height, strip_
     torch.testing.assert_close(ours, modules(maps), rtol=1e-5, atol=1e-5)
 
 
-def test_with_more_threads_torch_convolves_by_itself(modules, layers, monkeypatch):
-    monkeypatch.setattr(strips, "_MAX_WINOGRAD_THREADS", 0)
-    monkeypatch.setattr(strips, "convolve", None)
-    maps = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(run_layers(layers, maps), modules(maps), rtol=1e-5, atol=1e-5)
+def test_with_more_threads_torch_convolves_by_itself():
+    """A direct sum rounds otherwise than Winograd's, which is the same with one and two threads."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False)
+    maps = torch.rand(1, 64, 24, 24, generator=torch.Generator().manual_seed(1))
+    layer, before, results = Convolution(convolution), torch.get_num_threads(), []
+    for num_threads in (1, 2, 3):
+        torch.set_num_threads(num_threads)
+        results.append(run_layers([layer], maps))
+    torch.set_num_threads(before)
+    for result in results:
+        torch.testing.assert_close(result, convolution(maps).relu(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
 
 
 def test_a_strip_has_as_many_rows_as_its_pixels_allow(layers):

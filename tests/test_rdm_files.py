@@ -9,12 +9,12 @@ import pytest
 import rsatoolbox
 from scipy.spatial.distance import pdist, squareform
 
-import iqray.rdms.files
 from iqray.rdms.blocks import iterate_rdm
 from iqray.rdms.files import read_rdm, write_rdm
 from iqray.storage import Storage
 
 VECTORS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+MANY = np.random.default_rng(1).normal(size=(2500, 2)).astype(np.float32)  # in several batches
 EXPECTED = pdist(VECTORS.astype(np.float64))
 
 
@@ -31,23 +31,23 @@ def describe_conditions(letters: str = "abcdefg", by_image: bool = True) -> pa.T
     )
 
 
-def write(root: Path, conditions: pa.Table) -> Storage:
+def write(root: Path, conditions: pa.Table, vectors: np.ndarray = VECTORS) -> Storage:
     storage = Storage(str(root))
-    pieces = iterate_rdm(VECTORS, "euclidean")
+    pieces = iterate_rdm(vectors, "euclidean")
     descriptors = {"network": "net-1", "layer": "penultimate"}
     write_rdm(storage, "rdms/net.parquet", conditions, pieces, "euclidean", descriptors, "k")
     return storage
 
 
-@pytest.mark.parametrize("batch_values", [1, 15, 10**6])
-def test_parquet_lists_joined_are_the_condensed_rdm(
-    tmp_path: Path, batch_values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(iqray.rdms.files, "_BATCH_VALUES", batch_values)
-    storage = write(tmp_path, describe_conditions())
+@pytest.mark.parametrize("vectors", [VECTORS, MANY])
+def test_parquet_lists_joined_are_the_condensed_rdm(tmp_path: Path, vectors: np.ndarray) -> None:
+    count = len(vectors)
+    letters = "".join(chr(ord("a") + number) for number in range(count))
+    storage = write(tmp_path, describe_conditions(letters), vectors)
     frame = pd.read_parquet(tmp_path / "rdms/net.parquet")
-    np.testing.assert_allclose(np.concatenate(frame["dissimilarities"]), EXPECTED, rtol=1e-6)
-    assert [len(row) for row in frame["dissimilarities"]] == [6, 5, 4, 3, 2, 1, 0]
+    expected = pdist(vectors.astype(np.float64))
+    np.testing.assert_allclose(np.concatenate(frame["dissimilarities"]), expected, rtol=1e-5)
+    assert [len(row) for row in frame["dissimilarities"]] == list(range(count - 1, -1, -1))
     assert set(frame["measure"]) == {"euclidean"}
     assert storage.read_key("rdms/net.parquet") == "k"
 

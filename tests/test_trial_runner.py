@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+from iqray.storage import Storage
 from iqray.training import loop
-from iqray.training.checkpoints import Checkpoints, Progress
+from iqray.training.checkpoints import Checkpoints
 from iqray.training.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
@@ -126,16 +128,22 @@ class Interruption(BaseException):
     """Stands for a process that ends: nothing in the package catches it."""
 
 
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the training right after the checkpoint of a step was written."""
-    write = Checkpoints.write
+@dataclasses.dataclass(frozen=True)
+class EndingStorage(Storage):
+    """A root whose user ends right after a checkpoint was written, as `is_last` says of it."""
 
-    def write_and_end(checkpoints: Checkpoints, progress: Progress) -> None:
-        write(checkpoints, progress)
-        if progress.state is not None and progress.state.step == step:
+    is_last: Callable[[dict[str, Any]], bool]
+
+    def write_json(self, path: str, value: Any) -> None:
+        super().write_json(path, value)
+        if path.endswith("checkpoint/state.json") and self.is_last(value):
             raise Interruption
 
-    monkeypatch.setattr(Checkpoints, "write", write_and_end)
+
+def interrupt(runner: TrialRunner, is_last: Callable[[dict[str, Any]], bool]) -> TrialRunner:
+    """The same runner with a checkpoint after every step, until one is the last."""
+    storage = EndingStorage(runner.storage.root, is_last)
+    return dataclasses.replace(runner, storage=storage, checkpoint_s=0)
 
 
 def read_trial(runner: TrialRunner, trial: Trial) -> tuple[bytes, list[dict[str, Any]]]:
@@ -147,19 +155,17 @@ def read_trial(runner: TrialRunner, trial: Trial) -> tuple[bytes, list[dict[str,
     return runner.storage.read_bytes(f"{folder}/model.safetensors"), rows
 
 
-def test_an_interrupted_trial_ends_as_an_unbroken_one(
-    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_trial_ends_as_an_unbroken_one(runner: TrialRunner) -> None:
     trial = make_trial(num_steps=6)
     runner.run(trial)
     unbroken = read_trial(runner, trial)
     runner.storage.delete_folder(f"trials/{trial.trial_id}")
-    interrupted = dataclasses.replace(runner, checkpoint_s=0)
-    with monkeypatch.context() as patch:
-        interrupt_at(4, patch)
-        with pytest.raises(Interruption):
-            interrupted.run(trial)
-    assert interrupted.run(trial) == "ok"
+    with pytest.raises(Interruption):
+        interrupt(runner, lambda state: state["state"]["step"] == 4).run(trial)
+    kept = Checkpoints(runner.storage, trial.trial_id, 0).read()
+    assert kept.state is not None
+    assert kept.state.step == 4
+    assert runner.run(trial) == "ok"
     assert read_trial(runner, trial) == unbroken
 
 
@@ -168,9 +174,7 @@ def make_hopeless_trial(learning_rate: float = 1e-9) -> Trial:
     return make_trial(num_steps=6, learning_rate=learning_rate, watch_from=0.5, chance_margin=0.5)
 
 
-def test_a_stuck_trial_is_begun_once_more_at_half_the_rate(
-    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stuck_trial_is_begun_once_more_at_half_the_rate(runner: TrialRunner) -> None:
     trial = make_hopeless_trial()
     assert runner.run(trial) == "not_converged"
     result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
@@ -184,21 +188,11 @@ def test_a_stuck_trial_is_begun_once_more_at_half_the_rate(
     assert second["learning_rate"] == first["learning_rate"] / 2
 
     runner.storage.delete_folder(f"trials/{trial.trial_id}")
-    interrupted = dataclasses.replace(runner, checkpoint_s=0)
-    write = Checkpoints.write
-
-    def end_in_the_second_attempt(checkpoints: Checkpoints, progress: Progress) -> None:
-        write(checkpoints, progress)
-        if progress.given_up and progress.state is not None:
-            raise Interruption
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "write", end_in_the_second_attempt)
-        with pytest.raises(Interruption):
-            interrupted.run(trial)
+    with pytest.raises(Interruption):  # in the second attempt
+        interrupt(runner, lambda state: bool(state["given_up"] and state["state"])).run(trial)
     kept = Checkpoints(runner.storage, trial.trial_id, 0).read()
     assert (len(kept.given_up), kept.state and kept.state.step) == (1, 1)
-    assert interrupted.run(trial) == "not_converged"
+    assert runner.run(trial) == "not_converged"
     assert read_trial(runner, trial) == unbroken
 
 
