@@ -23,11 +23,15 @@ _MAX_INIT_DEATHS = 3
 
 @dataclass(frozen=True)
 class Written:
-    """Rows that a worker has written: of which job, how many, and how many of them are failures."""
+    """Rows that a worker has written: of which job, how many, and how many of them are failures.
+
+    `path` is the file's, where whoever counts failures is to read them.
+    """
 
     job: str
     num_rows: int
     num_failed: int
+    path: str = ""
 
 
 # Told what has been written since the last call.
@@ -236,6 +240,7 @@ _WRITTEN = pa.schema(
         ("job", pa.string()),
         ("num_rows", pa.int64()),
         ("num_failed", pa.int64()),
+        ("path", pa.string()),
         ("mistake", pa.string()),
     ]
 )

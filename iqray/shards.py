@@ -5,7 +5,7 @@ is finished: after a kill, only missing files are made again, whatever happened 
 was making them. `iqray.pools` sends shards through Ray.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -35,6 +35,16 @@ class Shard:
         return f"{self.index:05d}-{hash_strings([key, self.content])[:16]}.parquet"
 
 
+def replace_content(shard: Shard, rows: pa.Table) -> Shard:
+    """The same images once their rows of the manifest are known.
+
+    Args:
+        shard: of a listing.
+        rows: of the manifest.
+    """
+    return replace(shard, content=_hash_images(rows))
+
+
 def split_into_shards(rows: pa.Table, shard_size: int, table: str, start: int = 0) -> list[Shard]:
     """Cut images into shards of `shard_size` rows; the last may be smaller.
 
@@ -47,10 +57,13 @@ def split_into_shards(rows: pa.Table, shard_size: int, table: str, start: int = 
         table: path of the table that holds the rows, side by side.
         start: position there of the first of them.
     """
-    is_inspected = "sha256" in rows.column_names
-    identity = rows.select(["category", "path", "sha256"]) if is_inspected else rows
     shards = []
     for index, offset in enumerate(range(0, rows.num_rows, shard_size)):
-        part = identity.slice(offset, shard_size)
-        shards.append(Shard(table, index, start + offset, part.num_rows, hash_rows(part)))
+        part = rows.slice(offset, shard_size)
+        shards.append(Shard(table, index, start + offset, part.num_rows, _hash_images(part)))
     return shards
+
+
+def _hash_images(rows: pa.Table) -> str:
+    is_inspected = "sha256" in rows.column_names
+    return hash_rows(rows.select(["category", "path", "sha256"]) if is_inspected else rows)

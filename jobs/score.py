@@ -26,6 +26,7 @@ from iqray.inputs.image_root import ImageRoot
 from iqray.preflight import check_scoring
 from iqray.run import Run
 from iqray.scoring.plans import summarise_scores
+from iqray.stages.images import inspect_and_score
 from iqray.stages.manifest import make_manifests
 from iqray.stages.scores import make_scores, plan_study_scores, request_scorers
 from iqray.storage import Storage
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             make_demo(run)
         with watch_cost(study.name, study.prices, storage):
+            inspect_and_score(run)
             make_manifests(run)
             make_scores(run)
         print(f"\n{summarise_scores(storage, plan_study_scores(run))}")

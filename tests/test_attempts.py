@@ -16,8 +16,8 @@ from iqray.attempts import Attempt, Exclusion, Step, begin_attempt
 from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.inspection import ImageInspector
 from iqray.inputs.listing import list_images
-from iqray.inputs.manifest import ImageInspector
 from iqray.inputs.sources import ImageSource
 from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.scoring.plans import build_score_pool, complete_scores

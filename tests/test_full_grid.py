@@ -98,10 +98,11 @@ def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
     _, text = finished
     # A stage that takes long has lines of its progress before its last.
     stages = [name for name, _ in groupby(line.split(" ")[0] for line in text.splitlines())][1:9]
-    assert stages[:5] == ["ray", "manifest", "scores", "subsets", "trials"]
-    assert stages[5:] == ["results", "statistics", "report"]
+    assert stages[:5] == ["ray", "images", "manifest", "scores", "subsets"]
+    assert stages[5:] == ["trials", "results", "statistics"]
     assert "dashboard at http://127.0.0.1:" in text
-    assert "48 of 48 scores in" in text
+    assert "images, inspected and scored in" in text
+    assert "48 of 48 scores" in text
 
 
 def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.inspection import ImageInspector
 from iqray.inputs.known_listings import list_or_restore
 from iqray.inputs.listing import fingerprint_listing, list_images
-from iqray.inputs.manifest import ImageInspector, finish_manifest, plan_manifest
+from iqray.inputs.manifest import finish_manifest, plan_manifest
 from iqray.inputs.sources import ImageSource
 from iqray.storage import Storage
 from tests.layout_files import LAYOUTS, encode_images, write_folders, write_parquet, write_tars

@@ -19,13 +19,13 @@ from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights
 from iqray.pools import PoolSize, Written, run_pools
 from iqray.schemas import MANIFEST
+from iqray.scoring.failures import predict_failures
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.plans import (
     ScorePlan,
     build_score_pool,
     complete_scores,
     plan_scores,
-    predict_failures,
     read_scores,
 )
 from iqray.scoring.worker import ScoreWorker

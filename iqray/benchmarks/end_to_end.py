@@ -16,9 +16,9 @@ from PIL import Image
 from iqray.benchmarks.pyiqa_device import MetricPeer, Settings, score_one_by_one
 from iqray.dataset import Dataset
 from iqray.inputs.image_root import ImageRoot
+from iqray.inputs.inspection import ImageInspector
 from iqray.inputs.listing import list_images
 from iqray.inputs.manifest import (
-    ImageInspector,
     get_manifest_path,
     plan_manifest,
     read_manifest,

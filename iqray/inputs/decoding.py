@@ -5,8 +5,9 @@ threads (Pillow and file reads release the GIL), one chunk ahead.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice, pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +19,11 @@ from iqray.inputs.sources import ImageSource
 Encoded = bytes | ImageFailure
 Loaded = DecodedImage | ImageFailure
 
+_Made = TypeVar("_Made")
+
 # Images are held decoded until they have this many pixels together (32 Mpx are 0.1 GB of RGB);
 # two chunks are in memory, whatever the shard holds.
-_CHUNK_PIXELS = 32_000_000
+CHUNK_PIXELS = 32_000_000
 
 
 def decode_in_chunks(
@@ -37,18 +40,19 @@ def decode_in_chunks(
         StudyError: an image has changed since the manifest was made, or cannot be read.
     """
     encoded = read_images(rows, source)
-    sizes = list(_plan_chunks(rows))
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(num_threads) as decoders:
+    with ThreadPoolExecutor(num_threads) as decoders:
+        yield from make_ahead(
+            list(decoders.map(decode, islice(encoded, size))) for size in _plan_chunks(rows)
+        )
 
-        def load(size: int) -> list[Loaded]:
-            return list(decoders.map(decode, islice(encoded, size)))
 
-        waiting: Future[list[Loaded]] = reader.submit(load, sizes[0])
-        for _, following in pairwise([*sizes, None]):
-            loaded = waiting.result()
-            if following is not None:
-                waiting = reader.submit(load, following)
-            yield loaded
+def make_ahead(items: Iterator[_Made]) -> Iterator[_Made]:
+    """Make each item in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as maker:
+        waiting = maker.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = maker.submit(next, items, None)
+            yield item
 
 
 def read_images(rows: pa.Table, source: ImageSource) -> Iterator[Encoded]:
@@ -84,7 +88,7 @@ def _plan_chunks(rows: pa.Table) -> Iterator[int]:
     for size in sizes:
         num_images += 1
         num_pixels += size
-        if num_pixels >= _CHUNK_PIXELS:
+        if num_pixels >= CHUNK_PIXELS:
             yield num_images
             num_images = num_pixels = 0
     if num_images:

@@ -1,23 +1,18 @@
 """The manifest: one row per image, with its size, mode and checksum, unreadable ones included.
 
-Reads images in any layout, writes `manifest/<dataset>.parquet`. Every image is decoded once, so
-that a row with status ok is an image that scoring, training and testing can all use.
+Reads images in any layout, writes `manifest/<dataset>.parquet`: plans it, hands out what is missing
+of it, and joins what `iqray.inputs.inspection` has found.
 """
 
-import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqray import schemas
-from iqray.attempts import Attempt, Step, Watchdog, begin_attempt, end_process_on
-from iqray.errors import StudyError
 from iqray.identity import hash_strings
-from iqray.inputs.images import ImageFailure, decode_image, read_header
+from iqray.inputs.inspection import ImageInspector
 from iqray.inputs.listing import fingerprint_listing, get_containers_key
 from iqray.inputs.sources import ImageSource
 from iqray.pools import Pool, PoolSize, Report, Written, run_pools
@@ -28,9 +23,6 @@ from iqray.storage import Storage
 MANIFEST_VERSION = 2
 
 _SHARD_SIZE = 1024
-
-# An image that takes longer to decode is recorded as crashed.
-_MAX_IMAGE_S = 600
 
 _ATTEMPTS = "attempts/manifest"
 
@@ -82,18 +74,33 @@ class ManifestPlan:
         content = f"manifest {MANIFEST_VERSION} {self.source.key} {self.containers}"
         return tuple(shard.name_file(content) for shard in self.shards)
 
+    def count_found(self, missing: Sequence[tuple[Shard, str]]) -> int:
+        """Images whose rows an interrupted run has left, given the shards that are missing."""
+        return self.listing.num_rows - sum(shard.num_rows for shard, _ in missing)
 
-def plan_manifest(dataset: str, source: ImageSource, listing: pa.Table) -> ManifestPlan:
-    """Cut a dataset's listing into shards."""
+
+def plan_manifest(
+    dataset: str, source: ImageSource, listing: pa.Table, train_shard_size: int = _SHARD_SIZE
+) -> ManifestPlan:
+    """Cut a dataset's listing into shards, training images first.
+
+    Args:
+        dataset: its name.
+        source: of the images.
+        listing: table of `listing.LISTING`.
+        train_shard_size: images of a shard of the training split. Cut as they are scored, images
+            can be inspected and scored at once.
+    """
     rows = listing.append_column("dataset", pa.repeat(dataset, listing.num_rows))
-    return ManifestPlan(
-        dataset,
-        source,
-        make_manifest_key(source, listing),
-        rows,
-        get_containers_key(listing),
-        tuple(split_into_shards(rows, _SHARD_SIZE, get_listing_path(dataset))),
-    )
+    start, train = select_train(rows)
+    assert start == 0, "training images are listed first"
+    path = get_listing_path(dataset)
+    shards = split_into_shards(train, train_shard_size, path)
+    others = split_into_shards(rows.slice(train.num_rows), _SHARD_SIZE, path, train.num_rows)
+    # Numbered on, as a file is named after its shard's number and content.
+    shards += [replace(shard, index=len(shards) + shard.index) for shard in others]
+    key = make_manifest_key(source, listing)
+    return ManifestPlan(dataset, source, key, rows, get_containers_key(listing), tuple(shards))
 
 
 def build_manifests(
@@ -105,14 +112,9 @@ def build_manifests(
     """
     tasks = []
     for plan in plans:
-        finished = storage.list_names(plan.directory)
-        for shard, name in zip(plan.shards, plan.names, strict=True):
-            if name in finished:
-                report(Written(plan.dataset, shard.num_rows, 0))
-            else:
-                path = f"{plan.directory}/{name}"
-                tasks.append((shard, {"path": path, "dataset": plan.dataset}))
-        storage.write_table(plan.listing_path, plan.listing)
+        missing = list_missing(storage, plan)
+        report(Written(plan.dataset, plan.count_found(missing), 0))
+        tasks += [(shard, {"path": path, "dataset": plan.dataset}) for shard, path in missing]
     arguments = {
         "storage": storage,
         "sources": {plan.dataset: plan.source for plan in plans},
@@ -123,6 +125,20 @@ def build_manifests(
     storage.delete_folder(_ATTEMPTS)
     for plan in plans:
         finish_manifest(storage, plan)
+
+
+def list_missing(storage: Storage, plan: ManifestPlan) -> list[tuple[Shard, str]]:
+    """Shards that are still to be inspected, with the file for their rows.
+
+    Puts the listing where workers find it.
+    """
+    storage.write_table(plan.listing_path, plan.listing)
+    finished = storage.list_names(plan.directory)
+    return [
+        (shard, f"{plan.directory}/{name}")
+        for shard, name in zip(plan.shards, plan.names, strict=True)
+        if name not in finished
+    ]
 
 
 def finish_manifest(storage: Storage, plan: ManifestPlan) -> None:
@@ -147,85 +163,3 @@ def select_train(manifest: pa.Table) -> tuple[int, pa.Table]:
     rows = manifest.slice(start, pc.sum(is_train).as_py() or 0)
     assert pc.all(pc.equal(rows["split"], "train")).as_py() is not False
     return start, rows
-
-
-class ImageInspector:
-    """Reads and decodes the images of a shard and writes their manifest rows.
-
-    Args:
-        storage: the output root.
-        sources: of the images, by dataset.
-        attempts: folder under the output root for notes on shards that have been begun.
-    """
-
-    def __init__(self, storage: Storage, sources: Mapping[str, ImageSource], attempts: str) -> None:
-        self._storage = storage
-        self._sources = sources
-        self._attempts = attempts
-        self._watchdog = Watchdog(_MAX_IMAGE_S)
-
-    def work(self, rows: pa.Table, path: str, dataset: str) -> list[Written]:
-        """Inspect images and write their rows to `path`."""
-        images = self._sources[dataset].read(rows)
-        folder = f"{self._attempts}/{hash_strings([path])[:16]}"
-        with begin_attempt(self._storage, folder) as attempt:
-            if attempt.is_first:
-                with end_process_on((MemoryError,)):
-                    records = list(map(self._inspect, rows.to_pylist(), images))
-            else:
-                records = self._inspect_step_by_step(rows, self._sources[dataset], attempt)
-            self._watchdog.disarm()
-            self._storage.write_table(path, pa.Table.from_pylist(records, schema=schemas.MANIFEST))
-        num_failed = sum(record["status"] != "ok" for record in records)
-        return [Written(dataset, len(records), num_failed)]
-
-    def _inspect(self, row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
-        self._watchdog.rearm()
-        return _describe_image(row, data)
-
-    def _inspect_step_by_step(
-        self, rows: pa.Table, source: ImageSource, attempt: Attempt
-    ) -> list[dict[str, Any]]:
-        """Note each image before it is read: a process has died on the shard before."""
-        records: dict[int, dict[str, Any]] = {}
-        for index in attempt.order(rows.num_rows):
-            step = Step(index, "decoding")
-            row = rows.slice(index, 1)
-            if attempt.enter(step):
-                with end_process_on((MemoryError,), attempt, step):
-                    [data] = source.read(row)
-                    records[index] = self._inspect(row.to_pylist()[0], data)
-            else:
-                given_up = ImageFailure("crashed", attempt.explain(step))
-                records[index] = _describe_image(row.to_pylist()[0], given_up)
-        return [records[index] for index in range(rows.num_rows)]
-
-
-def _describe_image(row: dict[str, Any], data: bytes | ImageFailure) -> dict[str, Any]:
-    record = {**row, "status": "ok", "reason": "", "sha256": ""}
-    if isinstance(data, ImageFailure):
-        _check_missing(row, data)
-        return {**record, "status": data.status, "reason": data.reason}
-    record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
-    header = read_header(data)
-    if isinstance(header, ImageFailure):
-        return {**record, "status": header.status, "reason": header.reason}
-    record |= {"width": header.width, "height": header.height, "mode": header.mode}
-    decoded = decode_image(data)
-    if isinstance(decoded, ImageFailure):
-        return {**record, "status": decoded.status, "reason": decoded.reason}
-    return record
-
-
-def _check_missing(row: dict[str, Any], failure: ImageFailure) -> None:
-    """Accept that a file is missing only where its listing saw a link to nowhere.
-
-    Raises:
-        StudyError: the file was there a moment ago. A disk that comes back must not leave rows
-            that say for ever that it has nothing.
-    """
-    if failure.status == "missing" and (row["num_bytes"] or row["modified_ns"]):
-        raise StudyError(
-            f"image '{row['path']}' was listed but cannot be found ({failure.reason}); when its "
-            "disk is back, or the file is gone on purpose, run the study again"
-        )

@@ -5,17 +5,14 @@ Reads manifests and image files, writes `scores/<dataset>/<metric>/<shard>.parqu
 decodes an image once for all its metrics, pools per metric are independent of each other.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from iqray.errors import StudyError
-from iqray.metrics.registry import find_metric
 from iqray.pools import Pool, PoolSize
+from iqray.scoring.failures import check_failures
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.worker import ScoreWorker
 from iqray.shards import Shard
@@ -111,9 +108,10 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
         storage.delete(f"{plan.job.directory}/{name}")
     if _is_complete(storage, plan, max_failed_share):
         return
-    rows = read_outcomes(storage, plan, plan.names)
+    paths = [f"{plan.job.directory}/{name}" for name in plan.names]
+    rows = storage.read_tables(paths, ["category", "status", "reason"])
     assert rows.num_rows == plan.num_images, (rows.num_rows, plan.num_images)
-    check_failures(rows, plan, max_failed_share)
+    check_failures(rows, plan.job, plan.num_images, max_failed_share)
     weights = plan.job.weights
     gate = {"gate": storage.read_json(get_record_path(plan.job))} if plan.job.gate else {}
     storage.write_json(
@@ -153,12 +151,6 @@ def _count_values(values: pa.ChunkedArray) -> dict[str, int]:
     return dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
 
 
-def read_outcomes(storage: Storage, plan: ScorePlan, names: Sequence[str]) -> pa.Table:
-    """Category, status and reason of the rows in some of a job's files."""
-    paths = [f"{plan.job.directory}/{name}" for name in names]
-    return storage.read_tables(paths, ["category", "status", "reason"])
-
-
 def read_scores(
     storage: Storage, dataset: str, metric: str, columns: list[str] | None = None
 ) -> pa.Table:
@@ -166,28 +158,6 @@ def read_scores(
     directory = f"scores/{dataset}/{metric}"
     names = storage.read_json(f"{directory}/_complete.json")["files"]
     return storage.read_tables([f"{directory}/{name}" for name in names], columns)
-
-
-def predict_failures(rows: pa.Table, job: ScoreJob) -> pa.Table:
-    """Category, status and reason that images will have at least, from their manifest.
-
-    Args:
-        rows: of the manifest.
-        job: to score them.
-    """
-    smallest = find_metric(job.metric).min_side_px
-    is_small = pc.less(pc.min_element_wise(rows["width"], rows["height"]), smallest)
-    if job.small_images == "upscale":
-        is_small = pa.scalar(False)
-    fails = pc.fill_null(pc.and_(is_small, pc.equal(rows["status"], "ok")), False)
-    reason = f"{job.metric} needs {smallest} px"
-    return pa.table(
-        {
-            "category": rows["category"],
-            "status": pc.if_else(fails, "too_small", rows["status"]),
-            "reason": pc.if_else(fails, reason, rows["reason"]),
-        }
-    )
 
 
 def summarise_scores(storage: Storage, plans: Sequence[ScorePlan]) -> str:
@@ -203,34 +173,6 @@ def summarise_scores(storage: Storage, plans: Sequence[ScorePlan]) -> str:
             f"{num_scored:>10,}  {reasons or 'none'}"
         )
     return "\n".join(lines)
-
-
-def check_failures(rows: pa.Table, plan: ScorePlan, max_failed_share: float) -> None:
-    """Check that few enough of a job's images have failed.
-
-    Args:
-        rows: score rows so far, or rows of the manifest: category, status and reason count.
-        plan: of the job, which has all images.
-        max_failed_share: of all images.
-
-    Raises:
-        StudyError: naming the worst categories and the commonest reason.
-    """
-    failed = rows.filter(pc.not_equal(rows["status"], "ok"))
-    share = failed.num_rows / max(1, plan.num_images)
-    if share <= max_failed_share:
-        return
-    categories = Counter(failed["category"].to_pylist()).most_common(3)
-    reasons = Counter(zip(failed["status"].to_pylist(), failed["reason"].to_pylist(), strict=True))
-    (status, reason), _ = reasons.most_common(1)[0]
-    job = plan.job
-    raise StudyError(
-        f"{failed.num_rows} of {plan.num_images} images of '{job.dataset}' have no {job.metric} "
-        f"score ({share:.1%}; scoring.max_failed_share is {max_failed_share:.1%}), most in "
-        + ", ".join(f"'{name}' ({count})" for name, count in categories)
-        + f"; most often {status}: {reason}. Repair or remove the images (all are listed in "
-        f"{job.directory}), or raise scoring.max_failed_share"
-    )
 
 
 def _group_by_shard(plans: Sequence[ScorePlan]) -> list[tuple[Shard, dict[str, Any]]]:

@@ -6,7 +6,7 @@ Reads image files, writes `scores/<dataset>/<metric>/<shard>.parquet`.
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +85,7 @@ class ScoreWorker:
         self._num_threads = num_threads
         self._attempts = attempts
         self._watchdog = Watchdog(max_image_s)
-        self._exclusion = Exclusion()
+        self.exclusion = Exclusion()
         self._turns = {name: threading.Lock() for name in {"cpu", device}}
         self._meters = ScoreMeters()
         by_metric = {job.metric: job for job in jobs.values()}
@@ -100,36 +100,52 @@ class ScoreWorker:
             rows: of the manifest, all of one dataset.
             files: by a job's name, the file for its rows.
         """
-        import torch
-
-        # The thread that calls takes torch's number from the process, where others have set theirs.
-        torch.set_num_threads(self._num_threads)
         folder = f"{self._attempts}/{hash_strings(sorted(files.values()))[:16]}"
         jobs = [self._jobs[name] for name in files]
         with begin_attempt(self._storage, folder) as attempt:
-            try:
-                if attempt.is_first:
-                    with self._exclusion.together():
-                        outcomes = self._score_in_batches(rows, jobs)
-                else:
-                    # Alone: what another thread does must not end the process in this one's step.
-                    with self._exclusion.alone():
-                        outcomes = self._score_step_by_step(rows, jobs, attempt)
-            finally:
-                self._watchdog.disarm()
-            return [self._write(rows, job, outcomes[job.name], files[job.name]) for job in jobs]
+            if attempt.is_first:
+                chunks = decode_in_chunks(rows, jobs[0].source, self._num_threads)
+                outcomes = self.score_chunks(chunks, jobs)
+            else:
+                # Alone: what another thread does must not end the process in this one's step.
+                with self.exclusion.alone():
+                    outcomes = self._score_step_by_step(rows, jobs, attempt)
+            return [self.write(rows, job, outcomes[job.name], files[job.name]) for job in jobs]
 
-    def _score_in_batches(
-        self, rows: pa.Table, jobs: Sequence[ScoreJob]
+    def score_chunks(
+        self, chunks: Iterable[Sequence[Loaded]], jobs: Sequence[ScoreJob]
     ) -> dict[str, list[Outcome]]:
+        """Score images as they come, in batches.
+
+        Args:
+            chunks: decoded images, as many at a time as memory holds.
+            jobs: all of one dataset.
+
+        Returns:
+            By a job's name an outcome for every image, in order.
+        """
         outcomes: dict[str, list[Outcome]] = {job.name: [] for job in jobs}
-        self._watchdog.rearm()
-        with end_process_on(_list_process_errors()):
-            for loaded in decode_in_chunks(rows, jobs[0].source, self._num_threads):
+        self._set_threads()
+        with self.exclusion.together(), self._watching(), end_process_on(_list_process_errors()):
+            for loaded in chunks:
                 for job in jobs:
                     outcomes[job.name].extend(self._score(loaded, job))
                 self._watchdog.rearm()
         return outcomes
+
+    def _set_threads(self) -> None:
+        import torch
+
+        # The thread that calls takes torch's number from the process, where others have set theirs.
+        torch.set_num_threads(self._num_threads)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        self._watchdog.rearm()
+        try:
+            yield
+        finally:
+            self._watchdog.disarm()
 
     def _score_step_by_step(
         self, rows: pa.Table, jobs: Sequence[ScoreJob], attempt: Attempt
@@ -137,13 +153,15 @@ class ScoreWorker:
         """One image after another, every step noted: a process has died on the shard before."""
         logger.warning("a process has ended on a shard; try %d goes step by step", attempt.number)
         outcomes: dict[str, dict[int, Outcome]] = {job.name: {} for job in jobs}
-        for index in attempt.order(rows.num_rows):
-            self._watchdog.rearm()
-            with _noting(attempt, Step(index, _DECODE)) as failure:
-                loaded = failure or _decode_alone(rows.slice(index, 1), jobs[0].source)
-            for job in jobs:
-                with _noting(attempt, Step(index, job.metric)) as failure:
-                    [outcomes[job.name][index]] = self._score([failure or loaded], job)
+        self._set_threads()
+        with self._watching():
+            for index in attempt.order(rows.num_rows):
+                self._watchdog.rearm()
+                with _noting(attempt, Step(index, _DECODE)) as failure:
+                    loaded = failure or _decode_alone(rows.slice(index, 1), jobs[0].source)
+                for job in jobs:
+                    with _noting(attempt, Step(index, job.metric)) as failure:
+                        [outcomes[job.name][index]] = self._score([failure or loaded], job)
         return {name: [own[i] for i in range(rows.num_rows)] for name, own in outcomes.items()}
 
     def _score(self, loaded: Sequence[Loaded], job: ScoreJob) -> list[Outcome]:
@@ -171,9 +189,17 @@ class ScoreWorker:
             self._meters.count(job.dataset, job.metric, statuses, started_s)
         return outcomes
 
-    def _write(
+    def write(
         self, rows: pa.Table, job: ScoreJob, outcomes: Sequence[Outcome], path: str
     ) -> Written:
+        """Write a job's rows.
+
+        Args:
+            rows: of the manifest.
+            job: that was done.
+            outcomes: one per row.
+            path: of the file.
+        """
         columns: dict[str, Any] = {name: rows[name] for name in schemas.IMAGE_COLUMN_NAMES}
         for name in ("score", "status", "reason", "note"):
             columns[name] = [getattr(outcome, name) for outcome in outcomes]
@@ -183,7 +209,7 @@ class ScoreWorker:
             columns[name] = [value] * len(outcomes)
         self._storage.write_table(path, pa.table(columns, schema=schemas.SCORES))
         num_failed = sum(outcome.status != "ok" for outcome in outcomes)
-        return Written(job.name, len(outcomes), num_failed)
+        return Written(job.name, len(outcomes), num_failed, path)
 
 
 def _decode_alone(row: pa.Table, source: ImageSource) -> Loaded:

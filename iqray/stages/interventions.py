@@ -28,6 +28,7 @@ from iqray.run import Run
 from iqray.scoring.plans import read_scores
 from iqray.settings.intervention import UNCHANGED, Intervention, Variant
 from iqray.shards import Shard, split_into_shards
+from iqray.stages.images import inspect_and_score
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import CELLS_PATH, make_results, read_frame
 from iqray.stages.scores import make_scores
@@ -44,6 +45,16 @@ INTERVENTION_VERSION = 1
 
 # Images of a file: what one task changes and holds encoded in memory.
 _SHARD_SIZE = 64
+
+# Of a changed subset's own study.
+_STAGES = (
+    inspect_and_score,
+    make_manifests,
+    make_scores,
+    make_subsets,
+    train_grid,
+    make_results,
+)
 
 _REQUEST = WorkerRequest("interventions", num_cpus=1)
 
@@ -83,7 +94,7 @@ def intervene(run: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.Da
         run.locate_weights(),
     )
     derived = Run(study, storage, run.cluster)
-    for stage in (make_manifests, make_scores, make_subsets, train_grid, make_results):
+    for stage in _STAGES:
         stage(derived)
     return _write_tables(derived, intervention)
 

@@ -30,6 +30,7 @@ DUPLICATES_PATH = "manifest/duplicates.parquet"
 def make_manifests(run: Run) -> None:
     """List and inspect every image of every dataset."""
     total = sum(listing.num_rows for listing in run.listings.values())
+    shard_size = run.study.scoring.shard_size
     plans = []
     with show_stage("manifest", total, "images") as line:
         for dataset in run.study.all_datasets:
@@ -40,7 +41,7 @@ def make_manifests(run: Run) -> None:
             if is_manifest_current(run.storage, dataset.name, make_manifest_key(source, listing)):
                 line.skip(listing.num_rows)
             else:
-                plans.append(plan_manifest(dataset.name, source, listing))
+                plans.append(plan_manifest(dataset.name, source, listing, shard_size))
         if plans:
             request = WorkerRequest("manifest", num_cpus=1)
             [count] = fit_pools([request], run.cluster.connect())

@@ -1,8 +1,7 @@
 """Stage `scores`: score every training image with every metric."""
 
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,18 +11,15 @@ from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.progress import StageLine, show_line, show_stage
 from iqray.resources import WorkerRequest, fit_pools
 from iqray.run import Run
+from iqray.scoring.failures import FailureLimit, check_failures, predict_failures
 from iqray.scoring.gate import NUM_CALIBRATION, make_gate_key
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.plans import (
     ScorePlan,
     build_score_pool,
-    check_failures,
     complete_scores,
     plan_scores,
-    predict_failures,
-    read_outcomes,
 )
-from iqray.storage import Storage
 from iqray.study import Study
 
 if TYPE_CHECKING:
@@ -98,8 +94,17 @@ def _score_missing(run: Run, plans: Sequence[ScorePlan], line: StageLine) -> Non
     lower = [_plan_lower(run, plan) for plan in gated]
     first = [plan for plan in plans if plan not in gated] + lower
     line.skip(sum(plan.num_finished for plan in first))
-    limit = FailureLimit(run.storage, first, run.study.scoring.max_failed_share, line)
-    run_pools(_build_pools(run, first, attempts), limit)
+    limit = FailureLimit(
+        run.storage,
+        {plan.job.name: (plan.job, plan.num_images) for plan in first},
+        run.study.scoring.max_failed_share,
+    )
+
+    def report(written: Written) -> None:
+        line(written.num_rows)
+        limit(written)
+
+    run_pools(_build_pools(run, first, attempts), report)
     if gated:
         _pass_gates(run, _open_gates(run, gated, lower), attempts)
     run.storage.delete_folder(_ATTEMPTS)
@@ -141,41 +146,12 @@ def _pass_gates(run: Run, gates: "Sequence[GatedScores]", attempts: str) -> None
         show_line("rank gate", gate.merge())
 
 
-class FailureLimit:
-    """Counts what is written, and stops the study when too many images have failed.
-
-    Args:
-        storage: the output root.
-        plans: of all jobs.
-        max_failed_share: of a job's images.
-        line: of the stage.
-    """
-
-    def __init__(
-        self, storage: Storage, plans: Sequence[ScorePlan], max_failed_share: float, line: StageLine
-    ) -> None:
-        self._storage = storage
-        self._plans: Mapping[str, ScorePlan] = {plan.job.name: plan for plan in plans}
-        self._max_failed_share = max_failed_share
-        self._line = line
-        self._num_failed: Counter[str] = Counter()
-
-    def __call__(self, written: Written) -> None:
-        """Count a job's shard."""
-        self._line(written.num_rows)
-        self._num_failed[written.job] += written.num_failed
-        plan = self._plans[written.job]
-        if self._num_failed[written.job] > self._max_failed_share * plan.num_images:
-            there = self._storage.list_names(plan.job.directory) & set(plan.names)
-            rows = read_outcomes(self._storage, plan, sorted(there))
-            check_failures(rows, plan, self._max_failed_share)
-
-
 def _check_manifest(run: Run, plans: Sequence[ScorePlan]) -> None:
     """Stop before any work where the manifest tells that too many images will have no score."""
+    limit = run.study.scoring.max_failed_share
     for plan in plans:
         _, rows = select_train(run.manifests[plan.job.dataset])
-        check_failures(predict_failures(rows, plan.job), plan, run.study.scoring.max_failed_share)
+        check_failures(predict_failures(rows, plan.job), plan.job, plan.num_images, limit)
 
 
 def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Pool]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from iqray.run import Run
 from iqray.stages.demo import make_demo
 from iqray.stages.embeddings import make_embeddings
+from iqray.stages.images import inspect_and_score
 from iqray.stages.manifest import make_manifests
 from iqray.stages.rdms import make_rdms
 from iqray.stages.report import make_report
@@ -16,6 +17,7 @@ from iqray.stages.trials import train_grid
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "demo": make_demo,
+    "images": inspect_and_score,
     "manifest": make_manifests,
     "scores": make_scores,
     "subsets": make_subsets,
