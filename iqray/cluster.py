@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from iqray.autoscaler import list_future_nodes, read_groups
 from iqray.environment import set_variables
 from iqray.errors import StudyError
 from iqray.progress import show_line
@@ -21,9 +21,6 @@ WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "429496
 
 # Only small tables pass through the object store; the default would be 30 % of the memory.
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
-
-# For node groups that an autoscaler may add without end.
-_MANY_NODES = 1000
 
 
 class Cluster:
@@ -104,7 +101,10 @@ class Cluster:
         if context.dashboard_url:
             show_line("ray", f"dashboard at http://{context.dashboard_url}")
         _quieten_ray()
-        return _read_resources()
+        alive = list_alive()
+        # A Ray started here stays as it is, also on a machine that is the head of another cluster.
+        groups = [] if self._address is None else read_groups()
+        return ClusterResources(alive, tuple(list_future_nodes(alive, groups)))
 
 
 def _quieten_ray() -> None:
@@ -119,11 +119,6 @@ def _quieten_ray() -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
-def _read_resources() -> ClusterResources:
-    alive = list_alive()
-    return ClusterResources(alive, tuple(list_future_nodes(alive, _read_autoscaler())))
-
-
 def list_alive() -> tuple[NodeResources, ...]:
     """Nodes of the cluster that are alive; none before Ray is joined."""
     import ray
@@ -135,32 +130,3 @@ def list_alive() -> tuple[NodeResources, ...]:
         for node in ray.nodes()
         if node["Alive"]
     )
-
-
-def list_future_nodes(alive: Sequence[NodeResources], config: Any) -> Iterator[NodeResources]:
-    """Nodes that the cluster's autoscaler may still add.
-
-    Args:
-        alive: nodes that are there, which count towards their group's largest number.
-        config: Ray's ClusterConfig; none without an autoscaler.
-    """
-    there = Counter(alive)
-    for group in config.node_group_configs if config is not None else ():
-        node = NodeResources(group.resources.get("CPU", 0), group.resources.get("GPU", 0))
-        most = _MANY_NODES if group.max_count < 0 else group.max_count
-        for _ in range(max(0, most - there[node])):
-            yield node
-
-
-def _read_autoscaler() -> Any:
-    """Configuration of the cluster's autoscaler, for which Ray has no public call.
-
-    Where a later version lacks this one, only nodes that are alive count.
-    """
-    try:
-        from ray._private.state import state
-
-        return state.get_cluster_config()
-    except (ImportError, AttributeError):
-        logger.warning("this version of Ray does not tell what its autoscaler may add")
-        return None
