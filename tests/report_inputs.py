@@ -12,6 +12,7 @@ from iqray.results.cells import build_cells
 from iqray.results.controls import place_cells
 from iqray.results.rank_tables import build_distances, build_ranks, count_definitions
 from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
+from iqray.schemas import CROSS_DISTANCES
 from iqray.statistics.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.statistics.intervals import build_intervals
 from iqray.statistics.statistics import compute_statistics
@@ -155,6 +156,20 @@ def place_controls(cells, num_draws=6):
     return place_cells(cells, control_cells)
 
 
+def make_cross_distances(cells):
+    """Rows of every cell and tested subset; the diagonal is the cell's own mean distance."""
+    generator = np.random.default_rng(10)
+    keys = [*COMBINATION, "seed"]
+    trained = cells.rename(columns={"subset": "trained_on"})
+    tested = cells[[*keys, "subset", "trial_id"]]
+    tested = tested.rename(columns={"subset": "tested_on", "trial_id": "tested_trial_id"})
+    rows = trained.merge(tested, on=keys).assign(layer="penultimate")
+    is_own = rows["trained_on"] == rows["tested_on"]
+    drawn = rows["mean_distance"] * generator.uniform(0.5, 1, len(rows))
+    rows["distance"] = rows["mean_distance"].where(is_own, drawn).astype("float64")
+    return rows.assign(num_images=rows["num_test_images"])[CROSS_DISTANCES.names]
+
+
 def count_by_definition(cells):
     """Counts by the paper's definition, and by another that orders the subsets the other way."""
     totals = cells.drop_duplicates("trial_id").set_index("trial_id")["distance"].astype("float64")
@@ -203,6 +218,7 @@ def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
         diagnostics=build_diagnostics(diagnose_subsets(subsets)),
         intervals=build_intervals(cells, draw_measures(cells)),
         controls=place_controls(cells),
+        cross_distances=make_cross_distances(cells),
         score_quantiles=make_quantiles(weights),
         image_counts=image_counts,
         score_counts=score_counts,

@@ -28,7 +28,12 @@ from iqray.results.cells import build_cells
 from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
 from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
-from iqray.stages.results import CELLS_PATH, DEFINITION_COUNTS_PATH, RANK_COUNTS_PATH
+from iqray.stages.results import (
+    CELLS_PATH,
+    CROSS_DISTANCES_PATH,
+    DEFINITION_COUNTS_PATH,
+    RANK_COUNTS_PATH,
+)
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
     INTERVALS_PATH,
@@ -49,7 +54,7 @@ from iqray.study import PAPER_METRICS, SUBSET_NAMES, SubsetRules
 from iqray.study_record import StudyRecord, write_study_record
 from iqray.tables import write_with_csv
 from iqray.trials import Cell
-from tests.report_inputs import count_by_definition, place_controls
+from tests.report_inputs import count_by_definition, make_cross_distances, place_controls
 
 _WEIGHTS = "invented weights"
 _AVERAGES = ("mean", "median", "trimmed_mean")
@@ -104,6 +109,7 @@ def write_report_root(storage: Storage, size: RootSize) -> None:
     _write(storage, SUBSETS_PATH, subsets, schemas.SUBSETS)
     _write(storage, CELLS_PATH, cells, schemas.CELLS)
     write_with_csv(storage, CONTROLS_PATH, place_controls(cells), schemas.CONTROLS, CELLS_PATH)
+    _write(storage, CROSS_DISTANCES_PATH, make_cross_distances(cells), schemas.CROSS_DISTANCES)
     counts = count_by_definition(cells)
     _write(storage, DEFINITION_COUNTS_PATH, counts, schemas.DEFINITION_COUNTS)
     _write(storage, RANK_COUNTS_PATH, count_ranks(cells), schemas.RANK_COUNTS)

@@ -118,6 +118,34 @@ def test_all_subsets_are_the_categories_of_the_trials_metric(finished: tuple[Pat
             assert len(categories) == 12
 
 
+def test_every_network_measures_the_images_of_every_subset(finished: tuple[Path, str]) -> None:
+    root, text = finished
+    table = pd.read_parquet(root / "results/cross_distances.parquet")
+    cells = pd.read_parquet(root / "results/cells.parquet")
+    own = cells.rename(columns={"subset": "trained_on"})
+    assert table.groupby("layer").size().to_dict() == dict.fromkeys(
+        ("penultimate", "logits", "layer4"), 4 * len(cells)
+    )
+    # On the diagonal the same images as in the trial itself, embedded by the same network.
+    is_own = (table["trained_on"] == table["tested_on"]) & (table["layer"] == "penultimate")
+    joined = table[is_own].merge(own[["trained_on", "metric", "trial_id", "mean_distance"]])
+    assert len(joined) == len(cells)
+    np.testing.assert_allclose(joined["distance"], joined["mean_distance"], rtol=1e-5)
+    subsets = pd.read_parquet(root / "subsets.parquet")
+    for row in table.to_dict("records"):
+        path = f"embeddings/d/all_subsets/{row['layer']}/{row['trial_id']}.parquet"
+        vectors, categories = read(root, {"path": path})
+        chosen = subsets.loc[subsets["subset"] == row["tested_on"], "category"]
+        is_chosen = np.isin(categories, chosen)
+        assert row["num_images"] == is_chosen.sum()  # equal counts: all images are compared
+        expected = pdist(vectors[is_chosen].astype(float)).mean()
+        assert row["distance"] == pytest.approx(expected, rel=1e-6)
+    assert len(pd.read_csv(root / "results/cross_distances.csv")) == len(table)
+    num_tables = len(list((root / "cross_distances").rglob("*.parquet")))
+    assert f"cross        {num_tables} of {num_tables} embedding tables in" in text
+    assert (root / "report/figures/cross_distances_layer4.svg").exists()
+
+
 def test_a_checkpoint_gives_what_torchvision_alone_gives(finished: tuple[Path, str]) -> None:
     root, _ = finished
     index = pd.read_parquet(root / "embeddings/index.parquet")
@@ -188,6 +216,7 @@ def test_a_second_run_embeds_nothing_and_a_new_layer_only_itself(
     root, _ = finished
     study = root.parent / "out.yaml"
     files = [*(root / "embeddings").rglob("*.parquet"), *(root / "rdms").rglob("*.*")]
+    files += [*(root / "cross_distances").rglob("*.parquet"), *(root / "results").iterdir()]
     times = {path: path.stat().st_mtime_ns for path in files}
     again = run_job(study, cache=root.parent / "cache")
     assert again.returncode == 0, again.stdout + again.stderr

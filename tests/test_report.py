@@ -91,7 +91,7 @@ def test_links_inside_the_page_lead_somewhere(clean_html):
 
 def test_every_image_has_words_and_is_svg(clean_html):
     images = Page(clean_html).find("img")
-    assert len(images) == 12
+    assert len(images) == 13
     for image in images:
         assert len(image["alt"]) > 40
         svg = base64.b64decode(image["src"].partition(",")[2])

@@ -53,7 +53,7 @@ def test_page_works_at_every_width(page: webdriver.Chrome, report_root: Path) ->
         "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     )
     pictures = page.find_elements(By.TAG_NAME, "img")
-    assert len(pictures) == 12
+    assert len(pictures) == 13
     assert all(page.execute_script("return arguments[0].naturalWidth", each) for each in pictures)
     requested = [entry["message"] for entry in page.get_log("performance")]
     sent = [text for text in requested if '"Network.requestWillBeSent"' in text]

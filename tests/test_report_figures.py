@@ -1,6 +1,7 @@
 """Every figure holds what its table says, and is the same file whenever it is made."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,22 @@ def test_a_cell_without_an_interval_is_a_dot_alone(clean_inputs):
     dots = [each.get_offsets() for each in axes.collections if isinstance(each, PathCollection)]
     assert np.isfinite(np.concatenate(dots)).all()
     assert len(np.concatenate(dots)) == 2 * 4  # metrics, subsets
+
+
+def test_cross_distances_are_the_means_of_networks_and_images(clean_inputs, figures):
+    panels = figures["cross_distances_penultimate"].figure.axes
+    means = clean_inputs.cells.groupby(["dataset", "architecture", "subset"])[
+        "mean_distance"
+    ].mean()
+    assert len(panels) == 2 * 2  # datasets, architectures
+    for (dataset, architecture), axes in zip(
+        itertools.product(("demo_a", "demo_b"), ("alexnet", "resnet50")), panels, strict=True
+    ):
+        [image] = axes.images
+        diagonal = np.diagonal(image.get_array())
+        own = means[dataset, architecture]
+        np.testing.assert_allclose(diagonal, own[list(SUBSET_NAMES)].astype(float))
+        assert len(axes.texts) == 16
 
 
 def test_overlap_matrix_is_symmetric_and_averages_pairs():

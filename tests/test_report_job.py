@@ -32,7 +32,7 @@ def test_one_command_makes_the_page_its_figures_and_its_tables(
     for path in made:
         if path.suffix in {".csv", ".parquet"}:
             assert (tmp_path / "root" / path).read_bytes() == (report_root / path).read_bytes()
-    assert len({path.stem for path in made if path.suffix == ".png"}) == 12
+    assert len({path.stem for path in made if path.suffix == ".png"}) == 13
     assert {path.stem for path in made if path.suffix == ".png"} == {
         path.stem for path in made if path.suffix == ".svg"
     }
@@ -64,10 +64,12 @@ def test_what_cannot_be_reached_costs_only_its_figures(report_root: Path, tmp_pa
     shutil.rmtree(root / "data")
     shutil.rmtree(root / "trials")
     (root / "results/controls.parquet").unlink()
+    (root / "results/cross_distances.parquet").unlink()
     main(["--root", str(root)])
     figures = {path.stem for path in (root / "report/figures").iterdir()}
     assert {"mean_distances", "score_distributions_d_one"} <= figures
-    assert not figures & {"centroid_maps", "learning_curves", "controls_random"}
+    lost = {"centroid_maps", "learning_curves", "controls_random", "cross_distances_penultimate"}
+    assert not figures & lost
     assert "Set controls.random in the study file" in (root / "report/index.html").read_text()
     assert b"<image" not in (root / "report/figures/score_distributions_d_one.svg").read_bytes()
     assert "could not be reached" in (root / "report/index.html").read_text()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from iqray.report.figures.categories import plot_category_ranges, plot_overlaps
 from iqray.report.figures.controls import plot_controls
+from iqray.report.figures.cross_distances import plot_cross_distances
 from iqray.report.figures.measures import (
     plot_accuracies,
     plot_learning_curves,
@@ -24,6 +25,8 @@ from iqray.report.inputs import ReportInputs
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
 from iqray.results.controls import NULL_Z
+from iqray.results.cross_distances import average_cross_distances
+from iqray.settings.embedding import PENULTIMATE
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
     if inputs.centroid_maps:
         yield _build_centroid_maps(inputs)
     yield _build_accuracies(inputs)
+    for layer in inputs.cross_distances["layer"].unique():
+        yield _build_cross_distances(inputs, layer)
     for control in inputs.controls["control"].unique():
         yield _build_controls(inputs, control)
     for dataset in inputs.cells["dataset"].unique():
@@ -116,6 +121,25 @@ def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
         "metrics stand side by side, the thin line is their mean. Subsets hold different "
         "categories, so that a difference may be one of difficulty. Dashed: chance.",
         has_demo(inputs.cells),
+    )
+
+
+def _build_cross_distances(inputs: ReportInputs, layer: str) -> ReportFigure:
+    own = inputs.cross_distances[inputs.cross_distances["layer"] == layer]
+    subsets = list(inputs.cells["subset"].unique())
+    return ReportFigure(
+        f"cross_distances_{layer}",
+        plot_cross_distances(average_cross_distances(own, subsets), subsets),
+        "Heat maps of the mean distance between the test images of each subset in networks that "
+        f"were trained on each subset, at {layer}, one panel per dataset and architecture; the "
+        "values are in the table by subset of the network and of the test images.",
+        "What networks of one subset make of the images of another: mean Euclidean distance "
+        "between the embeddings of two test images of the column's subset, at "
+        f"{'the input of the last linear layer' if layer == PENULTIMATE else layer}, by networks "
+        "trained on the row's. Means over metrics and seeds, at the same number of images in every "
+        "category; the diagonal is what the cells themselves cover. Networks differ in scale: "
+        "compare within a row. Colours go from the least to the largest number of a panel.",
+        has_demo(own),
     )
 
 

@@ -23,6 +23,8 @@ class ReportInputs:
         diagnostics: a table of `schemas.DIAGNOSTICS`.
         intervals: a table of `schemas.INTERVALS`.
         controls: a table of `schemas.CONTROLS`, without rows where the study has no controls.
+        cross_distances: rows of `schemas.CROSS_DISTANCES` of these very cells, of networks that
+            ended well; none where a study has not embedded the images of all subsets.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.
@@ -49,6 +51,7 @@ class ReportInputs:
     diagnostics: pd.DataFrame
     intervals: pd.DataFrame
     controls: pd.DataFrame
+    cross_distances: pd.DataFrame
     score_quantiles: pd.DataFrame
     image_counts: pd.DataFrame
     score_counts: pd.DataFrame

@@ -13,6 +13,7 @@ import jinja2
 from iqray.progress import format_seconds
 from iqray.report.caveats import list_caveats, list_demo_metrics
 from iqray.report.control_tables import NO_CONTROLS, list_control_caveats, tabulate_controls
+from iqray.report.cross_tables import tabulate_cross_distances
 from iqray.report.definition_tables import tabulate_survival
 from iqray.report.figure_list import ReportFigure
 from iqray.report.inputs import ReportInputs
@@ -151,8 +152,12 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         "Distance is the sum over all pairs of test images of the Euclidean distance between "
         "their embeddings, taken before the last linear layer. Accuracies are means over "
         "categories.",
-        [tabulate_accuracies(cells), tabulate_cell_intervals(inputs.intervals)],
-        _pick(figures, "mean_distances", "centroid_maps", "accuracies"),
+        [
+            tabulate_accuracies(cells),
+            tabulate_cell_intervals(inputs.intervals),
+            *_tabulate_crossed(inputs),
+        ],
+        _pick(figures, "mean_distances", "centroid_maps", "accuracies", "cross_distances_"),
     )
     yield Section(
         "trust",
@@ -193,6 +198,13 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         _pick(figures, "score_distributions", "category_ranges", "overlaps"),
     )
     yield from _build_records(inputs, figures)
+
+
+def _tabulate_crossed(inputs: ReportInputs) -> Iterator[PageTable]:
+    if not inputs.cross_distances.empty:
+        yield tabulate_cross_distances(
+            inputs.cross_distances, list(inputs.cells["subset"].unique())
+        )
 
 
 def _build_records(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> Iterator[Section]:

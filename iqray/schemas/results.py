@@ -47,6 +47,25 @@ DISTANCES = pa.schema(
     ]
 )
 
+# One row per cell, layer and subset whose test images its network has embedded
+# (`iqray.results.cross_distances`). Where both subsets are one it is the cell's own mean distance.
+CROSS_DISTANCES = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("architecture", pa.string()),
+        ("metric", pa.string()),  # by which both subsets were chosen
+        ("trained_on", pa.string()),  # subset of the network
+        ("tested_on", pa.string()),  # subset of the embedded images
+        ("seed", pa.int64()),
+        ("layer", pa.string()),  # penultimate, logits or a module's name
+        ("distance", pa.float64()),  # mean Euclidean distance over pairs; null if not finite
+        ("num_images", pa.int64()),  # at matched counts
+        ("trial_id", pa.string()),  # that trained the network
+        ("tested_trial_id", pa.string()),  # of the cell that was trained on `tested_on`
+        ("weights", pa.string()),
+    ]
+)
+
 # One row per combination, subset, seed, measure, its definition and orientation. Ranks as in CELLS.
 RANKS = pa.schema(
     [

@@ -54,6 +54,16 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
+# What one network's embeddings of all subsets' test images come to, by metric and subset.
+NETWORK_DISTANCES = pa.schema(
+    [
+        ("metric", pa.string()),
+        ("tested_on", pa.string()),
+        ("distance", pa.float64()),  # as in CROSS_DISTANCES
+        ("num_images", pa.int64()),
+    ]
+)
+
 # One row per condition of an RDM: an image, or a category's mean embedding. The lists joined are
 # the condensed upper triangle, row by row, as scipy's squareform reads it.
 RDM = pa.schema(

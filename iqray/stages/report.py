@@ -5,13 +5,13 @@ from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.stages.manifest import DUPLICATES_PATH, check_duplicates_current
 from iqray.stages.report_sources import check_sources
-from iqray.stages.results import CELLS_PATH, REPORT_RECORD_PATH
+from iqray.stages.results import CELLS_PATH, CROSS_DISTANCES_PATH, REPORT_RECORD_PATH
 from iqray.stages.statistics import DIAGNOSTICS_PATH, STATISTICS_PATH
 from iqray.storage import Storage
 from iqray.study_record import STUDY_RECORD_PATH
 
 # Raise when the same tables would give another page.
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 
 
 def make_report(run: Run) -> None:
@@ -38,6 +38,9 @@ def make_report(run: Run) -> None:
 
 def make_report_key(storage: Storage) -> str:
     """Key of the report that the finished tables below a root give."""
-    paths = (CELLS_PATH, DUPLICATES_PATH, STATISTICS_PATH, DIAGNOSTICS_PATH)
+    paths = (
+        *(CELLS_PATH, DUPLICATES_PATH, STATISTICS_PATH, DIAGNOSTICS_PATH),
+        CROSS_DISTANCES_PATH,
+    )
     tables = [storage.read_key(path) for path in paths]
     return hash_content([tables, storage.read_json(STUDY_RECORD_PATH), REPORT_VERSION])

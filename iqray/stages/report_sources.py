@@ -15,12 +15,18 @@ from iqray.report.inputs import ReportInputs
 from iqray.report.thumbnails import COLUMNS, read_thumbnails
 from iqray.report.trial_logs import list_machines, read_epochs
 from iqray.results.cells import count_images
+from iqray.results.cross_distances import keep_current
 from iqray.run import read_stage_seconds
-from iqray.schemas import CONTROLS
+from iqray.schemas import CONTROLS, CROSS_DISTANCES
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
 from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
-from iqray.stages.results import CELLS_PATH, DEFINITION_COUNTS_PATH, RANK_COUNTS_PATH
+from iqray.stages.results import (
+    CELLS_PATH,
+    CROSS_DISTANCES_PATH,
+    DEFINITION_COUNTS_PATH,
+    RANK_COUNTS_PATH,
+)
 from iqray.stages.statistics import (
     DIAGNOSTICS_PATH,
     INTERVALS_PATH,
@@ -119,6 +125,7 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
         intervals=_read_frame(storage, INTERVALS_PATH),
         controls=_read_controls(storage),
+        cross_distances=_read_cross_distances(storage, cells),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
         score_counts=pd.DataFrame(_count_scores(storage, cells)),
@@ -148,6 +155,13 @@ def _read_controls(storage: Storage) -> pd.DataFrame:
     if storage.read_key(CONTROLS_PATH) != storage.read_key(CELLS_PATH):
         return CONTROLS.empty_table().to_pandas()
     return _read_frame(storage, CONTROLS_PATH)
+
+
+def _read_cross_distances(storage: Storage, cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of these very cells; none where no study has embedded the images of all subsets."""
+    if not storage.exists(CROSS_DISTANCES_PATH):
+        return CROSS_DISTANCES.empty_table().to_pandas()
+    return keep_current(_read_frame(storage, CROSS_DISTANCES_PATH), cells)
 
 
 def _get_scores_record(dataset: str, metric: str) -> str:

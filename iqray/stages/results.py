@@ -22,6 +22,7 @@ from iqray.trials import Trial
 CELLS_PATH = "results/cells.parquet"
 RANK_COUNTS_PATH = "results/rank_counts.parquet"
 DISTANCES_PATH = "results/distances.parquet"
+CROSS_DISTANCES_PATH = "results/cross_distances.parquet"  # where a study embeds all subsets
 RANKS_PATH = "results/ranks.parquet"
 DEFINITION_COUNTS_PATH = "results/definition_counts.parquet"
 REPORT_PATH = "report/index.html"

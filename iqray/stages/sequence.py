@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from iqray.run import Run
+from iqray.stages.cross_distances import make_cross_distances
 from iqray.stages.demo import make_demo
 from iqray.stages.embeddings import make_embeddings
 from iqray.stages.images import inspect_and_score
@@ -23,6 +24,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "subsets": make_subsets,
     "trials": train_grid,
     "embeddings": make_embeddings,
+    "cross": make_cross_distances,
     "rdms": make_rdms,
     "results": make_results,
     "statistics": make_statistics,

@@ -3,20 +3,22 @@
 Reads `schemas.CATEGORY_STATS`, `schemas.SUBSETS` and `schemas.DIAGNOSTICS`.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from iqray.report.figures.style import add_legend, clear_frame, colour_of, make_panels, mark_of
+from iqray.report.figures.style import (
+    add_legend,
+    clear_frame,
+    colour_of,
+    draw_matrix,
+    make_panels,
+    mark_of,
+)
 
 _RASTERISE_ABOVE = 500  # points; keeps the SVG of a large dataset small
-_DARK_ABOVE = 0.55  # Jaccard; numbers on darker fields are white
-_MAX_NUMBERED = 8  # rows of a matrix; in larger ones numbers would not be legible
 
 
 def plot_category_ranges(
@@ -93,7 +95,7 @@ def plot_overlaps(diagnostics: pd.DataFrame, dataset: str) -> Figure:
     figure, grid = make_panels(list(panels), 3, 9, 3.0)
     for axes, rows in zip(grid, panels.values(), strict=True):
         names, matrix = build_overlap_matrix(rows)
-        image = _draw_matrix(axes, names, matrix)
+        image = draw_matrix(axes, names, matrix, (0, 1), ".2f")
     figure.colorbar(image, ax=grid, shrink=0.6, label="Jaccard overlap")
     return figure
 
@@ -114,16 +116,3 @@ def build_overlap_matrix(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.floa
         i, j = names.index(first), names.index(second)
         matrix[i, j] = matrix[j, i] = own["value"].astype("float64").mean()
     return names, matrix
-
-
-def _draw_matrix(axes: Axes, names: Sequence[str], matrix: NDArray[np.float64]) -> AxesImage:
-    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="cividis_r")
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=40, ha="right", fontsize=8)
-    axes.set_yticks(ticks, names, fontsize=8)
-    if len(names) <= _MAX_NUMBERED:
-        for (i, j), value in np.ndenumerate(matrix):
-            if np.isfinite(value):
-                colour = "white" if value > _DARK_ABOVE else "black"
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
-    return image

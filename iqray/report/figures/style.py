@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 SUBSET_COLOURS = {
     "avg_high": "#0072B2",
@@ -44,6 +47,9 @@ _SUBSET_MARKS = {
 _OTHER_MARK = Mark("D", 20)
 
 _PNG_DPI = 160
+
+_DARK_ABOVE = 0.55  # of the range of colours; numbers on darker fields are white
+_MAX_NUMBERED = 8  # rows of a matrix; in larger ones numbers would not be legible
 
 # Without dates and version strings, and with fixed ids, equal figures are equal files.
 _PNG_METADATA = {"Software": None}
@@ -106,6 +112,36 @@ def clear_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("#D0D0D0")
+
+
+def draw_matrix(
+    axes: Axes,
+    names: Sequence[str],
+    matrix: NDArray[np.float64],
+    limits: tuple[float, float],
+    number_format: str,
+) -> AxesImage:
+    """Draw a square matrix as a heat map, with its numbers where these are legible.
+
+    Args:
+        axes: empty ones.
+        names: of rows and columns.
+        matrix: `(C, C)`; a field that is not finite stays empty.
+        limits: values of the lightest and of the darkest colour.
+        number_format: such as .2f.
+    """
+    low, high = limits
+    image = axes.imshow(matrix, vmin=low, vmax=high, cmap="cividis_r")
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=40, ha="right", fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    if len(names) <= _MAX_NUMBERED:
+        for (i, j), value in np.ndenumerate(matrix):
+            if np.isfinite(value):
+                colour = "white" if value > low + _DARK_ABOVE * (high - low) else "black"
+                text = format(value, number_format)
+                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+    return image
 
 
 def render_svg(figure: Figure) -> bytes:
