@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from iqray import schemas
+from iqray.control_trials import plan_controls
 from iqray.identity import hash_strings
 from iqray.stages.subsets import _count_images
 from iqray.study import Study
@@ -17,7 +18,6 @@ from iqray.trials import (
     TrialPlanner,
     _ImageIndex,
     order_longest_first,
-    plan_controls,
     plan_trials,
 )
 

@@ -24,6 +24,7 @@ from iqray.report.inputs import ReportInputs
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
 from iqray.results.controls import NULL_Z
+from iqray.settings.control import DRAWN
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
     if inputs.centroid_maps:
         yield _build_centroid_maps(inputs)
     yield _build_accuracies(inputs)
-    for control in inputs.controls["control"].unique():
+    drawn = inputs.controls[inputs.controls["control"].isin(DRAWN)]
+    for control in drawn["control"].unique():
         yield _build_controls(inputs, control)
     for dataset in inputs.cells["dataset"].unique():
         yield from _build_score_distributions(inputs, dataset)

@@ -35,6 +35,7 @@ from iqray.schemas.trials import (
     PREDICTIONS,
     RDM,
     RDMS,
+    TRAIN_IMAGES,
     build_category_distance_schema,
     build_embedding_schema,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "SCORE_QUANTILES",
     "STATISTICS",
     "SUBSETS",
+    "TRAIN_IMAGES",
     "build_category_distance_schema",
     "build_embedding_schema",
 ]
