@@ -72,8 +72,8 @@ def _describe_tables(run: Run, num_cells: int) -> Iterator[str]:
         added = set(control_trials) - set(trials)
         num_there = len(list_finished(run.storage, added))
         yield (
-            f"controls     {num_there:,} of {len(added):,} there; {len(control_cells):,} control "
-            f"subsets, architectures and seeds add {len(added):,} trials"
+            f"controls     {num_there:,} of {len(added):,} there; {len(control_cells):,} cells of "
+            f"controls add {len(added):,} trials"
         )
     if not run.study.embeddings.is_empty:
         yield "embeddings   known when the trials have run"

@@ -22,7 +22,7 @@ from iqray.results.difficulty import read_difficulty
 from iqray.settings.control import RANDOM
 from iqray.storage import Storage
 from iqray.study import Study
-from iqray.trials import select_usable
+from iqray.trials import count_images, select_usable
 
 
 def check_study(study: Study, storage: Storage) -> dict[str, pa.Table]:
@@ -110,6 +110,8 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"{len(train)} categories, and as many others are needed to match them: lower "
             f"subsets.fraction or subsets.k, or set controls.{matched[0]} to 0"
         )
+    if study.controls.image_halves:
+        _check_halves(dataset, listing)
     if study.controls.difficulty is not None:
         read_difficulty(study.controls.difficulty, dataset.name, train)
     needed = k * len(study.subsets.names)
@@ -118,6 +120,20 @@ def check_dataset(study: Study, dataset: Dataset, listing: pa.Table) -> None:
             f"dataset '{dataset.name}' has {len(train)} categories, and {len(study.subsets.names)} "
             f"disjoint subsets of {k} need {needed}: lower subsets.fraction or subsets.k, or set "
             "subsets.disjoint to false"
+        )
+
+
+def _check_halves(dataset: Dataset, listing: pa.Table) -> None:
+    """A category of one image has the smallest range there is, and would be chosen for it."""
+    counts = count_images(listing)
+    single = [
+        name for (split, name), count in sorted(counts.items()) if (split, count) == ("train", 1)
+    ]
+    if single:
+        raise StudyError(
+            f"controls.image_halves: category '{single[0]}' of dataset '{dataset.name}' has one "
+            "training image, and two halves need two; add images, remove the category, or set "
+            "controls.image_halves to false"
         )
 
 

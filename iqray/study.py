@@ -240,6 +240,12 @@ class Study(StudyPart):
                 f"{self.scoring.precision} secures only which of them are chosen; score in fp32, "
                 "or let subsets overlap"
             )
+        if self.controls.image_halves and self.scoring.precision != "fp32":
+            raise ValueError(
+                "controls.image_halves needs the exact order of images, and scoring.precision "
+                f"{self.scoring.precision} secures only which categories are chosen; score in "
+                "fp32, or set controls.image_halves to false"
+            )
         _check_embeddings(self)
         _check_interventions(self)
         check_training(self.training, self.architectures, self.recipe)

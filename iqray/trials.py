@@ -5,10 +5,9 @@ the images it trains and tests on, architecture, recipe, steps, initialisation, 
 versions that change numbers. Cells of equal content share a trial.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,20 +36,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class ControlCell:
-    """One control subset with an architecture and a seed, and the trial that fills it."""
-
-    dataset: str
-    architecture: str
-    control: str
-    metric: str | None  # of the real subset that it is for; none for random ones
-    subset: str | None
-    draw: int
-    seed: int
-    trial_id: str
-
-
-@dataclass(frozen=True)
 class Trial:
     """One distinct training; everything that defines its numbers."""
 
@@ -61,11 +46,14 @@ class Trial:
     num_train_images: int
     num_test_images: int
     num_matched: int  # test images per category among which distances are taken
-    num_steps: int
+    num_steps: int  # 0 leaves the model as it is drawn
     seed: int
     recipe: Recipe
     versions: Mapping[str, str]
     num_workers: int = 1  # batch normalisation and dropout are per worker: `iqray.training.team`
+    # image_ids (num_train_images,) int64 where not all training images of the categories are taken;
+    # `images` stands for them in the identity.
+    chosen: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -123,6 +111,19 @@ def plan_trials(
     return cells, trials
 
 
+@dataclass(frozen=True)
+class ImageChoice:
+    """Training images of a trial that does not take all of its categories'.
+
+    Attributes:
+        image_ids: (num_images,) int64.
+        content: hash of these and of the categories' test images.
+    """
+
+    image_ids: np.ndarray
+    content: str
+
+
 class TrialPlanner:
     """Plans trials of a dataset that can be compared with those of its grid.
 
@@ -156,14 +157,44 @@ class TrialPlanner:
             for category in categories
         )
 
-    def plan(self, architecture: str, categories: Sequence[str], seed: int) -> Trial:
-        """Trial of any categories, with the grid's steps and matched counts."""
+    def choose_images(self, categories: Sequence[str], images: pa.Table) -> ImageChoice:
+        """Training images of categories for trials that are trained on these alone.
+
+        Args:
+            categories: sorted.
+            images: columns image_id and category of usable training images; those of other
+                categories are passed over.
+        """
+        is_own = pc.is_in(images["category"], value_set=pa.array(categories, pa.string()))
+        image_ids = images.filter(is_own)["image_id"].to_numpy()
+        return ImageChoice(image_ids, self._usable.hash_images(categories, image_ids))
+
+    def plan(
+        self,
+        architecture: str,
+        categories: Sequence[str],
+        seed: int,
+        choice: ImageChoice | None = None,
+    ) -> Trial:
+        """Trial of any categories, with the grid's steps and matched counts.
+
+        Args:
+            architecture: to train.
+            categories: sorted.
+            seed: of the training.
+            choice: from `choose_images`, of the same categories; none for all training images.
+        """
+        if choice is None:
+            images = self._usable.hash_images(categories)
+            num_train_images = self._usable.count("train", categories)
+        else:
+            images, num_train_images = choice.content, len(choice.image_ids)
         return Trial(
             dataset=self._dataset,
             architecture=architecture,
             categories=tuple(categories),
-            images=self._usable.hash_images(categories),
-            num_train_images=self._usable.count("train", categories),
+            images=images,
+            num_train_images=num_train_images,
             num_test_images=self._usable.count("test", categories),
             num_matched=self.num_matched,
             num_steps=self._study.recipe.compute_steps(architecture, self._median_size),
@@ -171,34 +202,14 @@ class TrialPlanner:
             recipe=self._study.recipe,
             versions=self._versions,
             num_workers=self._study.training.num_workers,
+            chosen=choice.image_ids if choice else None,
         )
 
-
-def plan_controls(
-    study: Study, planner: TrialPlanner, control_subsets: pa.Table
-) -> tuple[list[ControlCell], dict[str, Trial]]:
-    """Cells of a dataset's control subsets, and their distinct trials by id.
-
-    Args:
-        study: with its architectures and seeds.
-        planner: of the dataset.
-        control_subsets: a table of `schemas.CONTROL_SUBSETS`, of the dataset.
-    """
-    keys = ("dataset", "control", "metric", "subset", "draw")
-    held: dict[tuple[Any, ...], list[str]] = {}
-    for row in control_subsets.select([*keys, "category"]).to_pylist():
-        held.setdefault(tuple(row[key] for key in keys), []).append(row["category"])
-    cells: list[ControlCell] = []
-    trials: dict[str, Trial] = {}
-    for names, categories in held.items():
-        own = dict(zip(keys, names, strict=True))
-        for architecture, seed in itertools.product(study.architectures, study.seeds):
-            trial = planner.plan(architecture, sorted(categories), seed)
-            trials.setdefault(trial.trial_id, trial)
-            cells.append(
-                ControlCell(architecture=architecture, seed=seed, trial_id=trial.trial_id, **own)
-            )
-    return cells, trials
+    def plan_untrained(self, architecture: str, categories: Sequence[str], seed: int) -> Trial:
+        """Trial that tests the model as it is drawn; training images are not in its identity."""
+        nothing = np.empty(0, dtype=np.int64)
+        none = ImageChoice(nothing, self._usable.hash_images(categories, nothing))
+        return replace(self.plan(architecture, categories, seed, none), num_steps=0)
 
 
 def get_checkpoint_folder(trial_id: str) -> str:
@@ -249,9 +260,9 @@ class _ImageIndex:
     """
 
     def __init__(self, manifest: pa.Table) -> None:
-        usable = select_usable(manifest, ["split", "category", "path", "sha256"])
+        usable = select_usable(manifest, ["split", "category", "image_id", "path", "sha256"])
         order = _order_by_category(usable)
-        images = usable.select(["path", "sha256"])
+        images = usable.select(["image_id", "path", "sha256"])
         # Manifests of layout folders are in this order, and need no copy.
         self._images = images if np.all(np.diff(order) > 0) else images.take(pa.array(order))
         counts = count_images(usable)
@@ -266,18 +277,37 @@ class _ImageIndex:
     def count(self, split: str, categories: Sequence[str]) -> int:
         return sum(self._counts.get((split, category), 0) for category in categories)
 
-    def hash_images(self, categories: Sequence[str]) -> str:
+    def hash_images(self, categories: Sequence[str], chosen: np.ndarray | None = None) -> str:
+        """Hash of categories' images; of the training images all, or those whose ids are chosen."""
         keys = [(split, category) for split in ("train", "test") for category in categories]
-        return hash_strings(part for key in keys for part in (*key, self._hash_category(key)))
+        hashes = (
+            self._hash_category(key)
+            if chosen is None or key[0] == "test"
+            else _hash_pairs(_keep_chosen(self._get_rows(key), chosen))
+            for key in keys
+        )
+        parts = zip(keys, hashes, strict=True)
+        return hash_strings(part for key, own in parts for part in (*key, own))
 
     def _hash_category(self, key: tuple[str, str]) -> str:
-        if key not in self._counts:
-            return "none"
         if key not in self._hashes:
-            own = self._images.slice(self._starts[key], self._counts[key])
-            pairs = zip(own["path"].to_pylist(), own["sha256"].to_pylist(), strict=True)
-            self._hashes[key] = hash_strings(sorted(f"{path}\t{sha256}" for path, sha256 in pairs))
+            self._hashes[key] = _hash_pairs(self._get_rows(key))
         return self._hashes[key]
+
+    def _get_rows(self, key: tuple[str, str]) -> pa.Table:
+        return self._images.slice(self._starts.get(key, 0), self._counts.get(key, 0))
+
+
+def _keep_chosen(images: pa.Table, chosen: np.ndarray) -> pa.Table:
+    return images.filter(pc.is_in(images["image_id"], value_set=pa.array(chosen, pa.int64())))
+
+
+def _hash_pairs(images: pa.Table) -> str:
+    """Hash of images' paths and bytes, in any order."""
+    if not images.num_rows:
+        return "none"
+    pairs = zip(images["path"].to_pylist(), images["sha256"].to_pylist(), strict=True)
+    return hash_strings(sorted(f"{path}\t{sha256}" for path, sha256 in pairs))
 
 
 def _order_by_category(images: pa.Table) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What the page says of controls follows their table."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iqray.report.control_tables import list_control_caveats, tabulate_controls
@@ -28,6 +29,24 @@ def test_the_table_sums_up_places(inputs):
     assert row["median percentile"] == pytest.approx(own["percentile"].median())
     assert row["z above 1.96"] == (own["z"] >= 1.96).sum()
     assert row["cells with a z"] == 2 * 2
+
+
+def test_differences_stand_in_the_table_and_give_no_place(inputs):
+    own = inputs.controls.assign(control="untrained", z=None, percentile=None, difference=0.25)
+    table = tabulate_controls(pd.concat([inputs.controls, own.astype({"difference": float})]))
+    assert "untrained: the subset minus its networks before training" in table.title
+    assert "image_halves" not in table.title
+    rows = table.frame[table.frame["control"] == "untrained"]
+    assert len(rows) == 3 * 2 * 4
+    assert (rows["median difference"] == 0.25).all()
+    assert (rows["cells with a z"] == 0).all()
+    # Neither instead of subsets that no metric has chosen, nor a leader's rival.
+    [caveat] = list_control_caveats(own, inputs.rank_counts)
+    assert caveat.title == "No controls"
+    both = pd.concat([inputs.controls, own.astype({"z": float, "percentile": float})])
+    assert list_control_caveats(both, inputs.rank_counts) == list_control_caveats(
+        inputs.controls, inputs.rank_counts
+    )
 
 
 def test_every_cell_is_a_dot_in_the_figure(inputs):

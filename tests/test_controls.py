@@ -8,7 +8,7 @@ import pytest
 from iqray import schemas
 from iqray.errors import StudyError
 from iqray.results.cells import build_cells
-from iqray.results.controls import choose_controls, place_cells
+from iqray.results.controls import choose_controls, compare_cells, place_cells
 from iqray.results.difficulty import read_difficulty
 from iqray.storage import Storage
 from iqray.study import SUBSET_NAMES
@@ -127,6 +127,41 @@ def test_places_follow_their_definitions(cells, control):
     assert top1["sd"] == pytest.approx(np.std(draws, ddof=1))
     assert top1["z"] == pytest.approx(0.1 / np.std(draws, ddof=1))
     assert top1["percentile"] == 62.5  # two below, one equal
+
+
+def make_own_controls(cells, **values):
+    """The same value of every measure at both seeds, for every cell, by kind of control."""
+    return pd.concat(
+        [make_control_cells(cells, [value], control) for control, value in values.items()]
+    )
+
+
+def test_controls_of_the_same_categories_are_subtracted(cells):
+    cells["top1"] = 0.5
+    controls = make_own_controls(cells, best_half=0.75, worst_half=0.25, untrained=0.125)
+    assert place_cells(cells, controls).empty
+    compared = compare_cells(cells, controls)
+    pa.Table.from_pandas(compared, schema=schemas.CONTROLS, preserve_index=False)
+    assert len(compared) == 2 * (2 * 2 * 2 * 4 * 3)
+    halves = compared[compared["control"] == "image_halves"]
+    assert (halves["difference"] == 0.5).all()
+    untrained = compared[(compared["control"] == "untrained") & (compared["measure"] == "top1")]
+    assert (untrained["value"] == 0.5).all()
+    assert (untrained["difference"] == 0.375).all()
+    assert (compared["num_draws"] == 1).all()
+    assert compared["z"].isna().all()
+    assert compared["percentile"].isna().all()
+    assert compare_cells(cells, controls[:0]).empty
+
+
+def test_a_half_that_failed_has_no_difference(cells):
+    controls = make_own_controls(cells, best_half=0.75, worst_half=0.25).reset_index(drop=True)
+    failed = controls.index[controls["control"] == "worst_half"][0]
+    controls.loc[failed, "status"] = "failed"
+    compared = compare_cells(cells, controls)
+    lost = compared[compared["difference"].isna()]
+    assert len(lost) == 3  # measures
+    assert (lost["num_draws"] == 0).all()
 
 
 def test_values_that_differ_by_the_order_of_a_sum_are_equal(cells):

@@ -38,7 +38,8 @@ def run_job(
 def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output root and terminal text of an undisturbed run."""
     root = tmp_path_factory.mktemp("finished") / "out"
-    study = write_study(inputs, root, controls={"random": 2, "count_matched": 1})
+    controls = {"random": 2, "count_matched": 1, "image_halves": True, "untrained": True}
+    study = write_study(inputs, root, controls=controls)
     done = run_job(study, cache=root.parent / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -82,16 +83,74 @@ def test_every_cell_has_a_row_and_the_page_is_there(finished: tuple[Path, str]) 
 def test_real_subsets_stand_among_the_controls(finished: tuple[Path, str]) -> None:
     root, _ = finished
     control_cells = pd.read_parquet(root / "results/control_cells.parquet")
-    assert control_cells.groupby("control").size().to_dict() == {"count_matched": 8, "random": 2}
+    assert control_cells.groupby("control").size().to_dict() == {
+        "best_half": 8,
+        "count_matched": 8,
+        "random": 2,
+        "untrained": 8,
+        "worst_half": 8,
+    }
     assert (control_cells["status"] == "ok").all()
     controls = pd.read_parquet(root / "results/controls.parquet")
     assert controls.groupby("control")["num_draws"].unique().map(list).to_dict() == {
         "count_matched": [1],
+        "image_halves": [1],
         "random": [2],
+        "untrained": [1],
     }
-    assert controls["percentile"].between(0, 100).all()
+    drawn = controls["control"].isin(["random", "count_matched"])
+    assert controls.loc[drawn, "percentile"].between(0, 100).all()
+    assert controls.loc[~drawn, ["percentile", "z"]].isna().all(axis=None)
     counts = pd.read_parquet(root / "results/rank_counts.parquet")
     assert counts["subset"].nunique() == 4
+
+
+def test_halves_and_untrained_networks_stand_beside_their_subsets(
+    finished: tuple[Path, str],
+) -> None:
+    root, _ = finished
+    keys = ["metric", "subset"]
+    cells = pd.read_parquet(root / "results/cells.parquet").set_index(keys)
+    control_cells = pd.read_parquet(root / "results/control_cells.parquet")
+    controls = pd.read_parquet(root / "results/controls.parquet")
+    by_control = {name: own.set_index(keys) for name, own in control_cells.groupby("control")}
+    best, worst, untrained = (
+        by_control[name].loc[cells.index] for name in ("best_half", "worst_half", "untrained")
+    )
+    for control, first, second in (
+        ("image_halves", best, worst),
+        ("untrained", cells, untrained),
+    ):
+        own = controls[(controls["control"] == control) & (controls["measure"] == "distance")]
+        found = own.set_index(keys).loc[cells.index, "difference"]
+        pd.testing.assert_series_equal(
+            found, first["distance"] - second["distance"], check_names=False
+        )
+    # Networks before training know their categories, and neither metric nor training images.
+    assert untrained["trial_id"].nunique() == cells["trial_id"].nunique()
+    assert (read_train_images(root, untrained["trial_id"].iloc[0])).empty
+    log = root / f"trials/{untrained['trial_id'].iloc[0]}/log.jsonl"
+    assert log.read_bytes() == b""
+
+    scores = pd.read_parquet(root / "scores").set_index("image_id")
+    for names in cells.index:
+        halves = [read_train_images(root, each.loc[names, "trial_id"]) for each in (best, worst)]
+        own = scores[scores["metric"] == names[0]]["score"]
+        sign = -1 if names[0] == "brisque" else 1
+        quality = [each.assign(quality=sign * own.loc[each.index]) for each in halves]
+        better, worse = (each.groupby("category")["quality"] for each in quality)
+        assert better.size().to_dict() == worse.size().to_dict()
+        assert set(better.size()) == {2}  # of four training images
+        assert (better.min() >= worse.max()).all()
+        assert not set(halves[0].index) & set(halves[1].index)
+    page = (root / "report/index.html").read_text()
+    assert "the best half of each category" in page
+    assert not (root / "report/figures/controls_untrained.png").exists()
+
+
+def read_train_images(root: Path, trial_id: str) -> pd.DataFrame:
+    """Training images of a trial that does not take all of them, by image_id."""
+    return pd.read_parquet(root / f"trials/{trial_id}/train_images.parquet").set_index("image_id")
 
 
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:

@@ -120,6 +120,15 @@ def test_matched_controls_need_as_many_other_categories(
         check(make_dataset(), weights, tmp_path / "out", **changes)
 
 
+def test_halves_need_two_images(make_dataset: MakeDataset, weights: Path, tmp_path: Path) -> None:
+    changes = {"controls": {"image_halves": True}}
+    root = make_dataset(num_train=2)
+    check(root, weights, tmp_path / "out", **changes)
+    (root / "train/cat/0001.jpg").unlink()
+    with pytest.raises(StudyError, match=r"image_halves: category 'cat' of dataset 'd' has one"):
+        check(root, weights, tmp_path / "other", **changes)
+
+
 def test_root_that_cannot_be_written(
     make_dataset: MakeDataset, weights: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,20 @@ def test_batches_equal_those_of_the_host_within_a_level(
     assert (gaps < 0.001).float().mean() > 0.8  # most levels are the same
 
 
+def test_a_selection_is_what_it_is_on_the_host(data: PackedImages) -> None:
+    chosen = np.array([True, False, False, True, True])
+    part = data.select(chosen)
+    assert part.targets.tolist() == data.targets[chosen].tolist()
+    boxes = draw_crop_boxes(1, np.arange(3), np.arange(3), part.shapes, (0.08, 1.0))
+    flips = np.zeros(3, dtype=bool)
+    for index, other in enumerate(np.flatnonzero(chosen)):
+        np.testing.assert_array_equal(part.image(index), data.image(other))
+    images = ResidentImages.copy(part, torch.device("cpu"))
+    got = images.make_batch(np.arange(3), boxes, flips, 32)
+    expected = make_batch([part.image(i) for i in range(3)], boxes, flips, 32)
+    torch.testing.assert_close(to_levels(got), to_levels(expected), atol=1.001, rtol=0)
+
+
 def test_images_are_resident_only_where_they_leave_room_for_a_model() -> None:
     assert fits_on_device(num_bytes=40, free_bytes=100)
     assert not fits_on_device(num_bytes=41, free_bytes=100)

@@ -80,6 +80,11 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
         ),
         ({"training": {"engine": "ray"}}, r"training.engine is 'ray'"),
         ({"controls": {"difficulty_matched": 3}}, r"difficulty_matched is 3 and .* give both"),
+        (
+            {"controls": {"image_halves": True}, "scoring": {"precision": "bf16"}},
+            r"controls.image_halves needs the exact order of images",
+        ),
+        ({"controls": {"untrained": 3}}, r"controls.untrained is 3"),
         ({"subsets": {"names": ["avg_top"]}}, r"unknown subset 'avg_top'; .* followed by _high or"),
         (
             {"subsets": {"disjoint": True}, "scoring": {"precision": "bf16"}},

@@ -99,6 +99,56 @@ def test_saved_model_loads_into_plain_torchvision(runner: TrialRunner) -> None:
     torchvision.models.resnet50(num_classes=3).load_state_dict(load(data), strict=True)
 
 
+def test_a_trial_on_chosen_images_is_one_on_a_dataset_without_the_others(
+    runner: TrialRunner,
+) -> None:
+    manifest = runner.manifests["d"]
+    usable = manifest.filter(pc.equal(manifest["split"], "train"))
+    is_kept = pc.invert(pc.match_substring(usable["path"], "0001.jpg"))
+    ids = usable.filter(is_kept)["image_id"].to_numpy()
+    trial = dataclasses.replace(make_trial(num_steps=3), chosen=ids[::-1])
+    assert runner.run(trial) == "ok"
+    found = read_trial(runner, trial)
+    table = runner.storage.read_table(f"trials/{trial.trial_id}/train_images.parquet")
+    assert table.num_rows == 6  # of three categories
+    assert set(table["image_id"].to_pylist()) < set(ids.tolist())
+    packs = len(list(runner.cache.rglob("sums.json"))) if runner.cache else 0
+    assert runner.run(make_trial()) == "ok"  # on all images, from the same packs
+    assert runner.cache is not None
+    assert len(list(runner.cache.rglob("sums.json"))) == packs
+
+    lost = manifest.filter(
+        pc.or_(
+            pc.equal(manifest["split"], "test"),
+            pc.is_in(manifest["image_id"], value_set=pa.array(ids)),
+        )
+    )
+    runner.storage.delete_folder(f"trials/{trial.trial_id}")
+    plain = dataclasses.replace(trial, chosen=None)
+    assert dataclasses.replace(runner, manifests={"d": lost}).run(plain) == "ok"
+    assert read_trial(runner, plain) == found
+
+
+def test_a_trial_of_no_steps_leaves_torchvisions_initial_weights(runner: TrialRunner) -> None:
+    import torchvision
+    from safetensors.torch import load
+
+    trial = dataclasses.replace(make_trial(seed=5, num_steps=0), chosen=np.empty(0, np.int64))
+    assert runner.run(trial) == "ok"
+    data, rows = read_trial(runner, trial)
+    assert rows == []
+    torch.manual_seed(5)
+    plain = torchvision.models.resnet50(num_classes=3).state_dict()
+    state = load(data)
+    assert set(state) == set(plain)
+    assert all(torch.equal(state[name], value) for name, value in plain.items())
+    result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
+    assert (result["num_steps"], result["num_train_images"]) == (0, 0)
+    assert (result["final_loss"], result["num_restarts"]) == (None, 0)
+    assert 0 <= result["top1"] <= 1
+    assert result["distance"] > 0
+
+
 def test_a_trial_gives_the_same_numbers_after_another_one(runner: TrialRunner) -> None:
     first, other = make_trial(), make_trial(seed=1, categories=("ant", "bee"))
     runner.run(first)

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from iqray import schemas
+from iqray.control_trials import plan_controls, plan_untrained
 from iqray.identity import hash_strings
 from iqray.stages.subsets import _count_images
 from iqray.study import Study
@@ -17,7 +19,6 @@ from iqray.trials import (
     TrialPlanner,
     _ImageIndex,
     order_longest_first,
-    plan_controls,
     plan_trials,
 )
 
@@ -179,6 +180,52 @@ def test_controls_are_trained_as_the_grid_is_and_share_its_trials() -> None:
     for own, other in zip(trials.values(), grid.values(), strict=False):
         assert own.num_matched == other.num_matched
     assert {own.num_steps for own in trials.values()} == {own.num_steps for own in grid.values()}
+
+
+def test_ids_of_trials_that_were_trained_before_stay_the_same() -> None:
+    """Another id would train a finished trial again: raise `TRAINING_VERSION` where that is due."""
+    cells, _ = plan()
+    assert cells[0].trial_id == "d-resnet50-k2-s0-80fdcc14db24"
+    assert cells[-1].trial_id == "d-vgg16-k2-s0-97966f6c9c19"
+
+
+def number_images(manifest: pa.Table) -> pa.Table:
+    ids = pa.array(range(manifest.num_rows), pa.int64())
+    return manifest.set_column(manifest.schema.get_field_index("image_id"), "image_id", ids)
+
+
+def plan_half(manifest: pa.Table, ids: range) -> Trial:
+    """ResNet-50 on some training images of a and b: ids 0 to 99 are of a, 100 to 199 of b."""
+    planner = TrialPlanner(make_study(), "d", make_subsets(CHOSEN), manifest, VERSIONS)
+    images = manifest.filter(pc.is_in(manifest["image_id"], value_set=pa.array(ids, pa.int64())))
+    return planner.plan("resnet50", "ab", 0, planner.choose_images("ab", images))
+
+
+def test_only_chosen_images_are_in_the_id() -> None:
+    manifest = number_images(make_manifest())
+    half, whole = plan_half(manifest, range(50, 150)), plan(manifest=manifest)[0][0].trial_id
+    assert half.num_train_images == 100
+    assert half.trial_id != whole
+    # Ids of other categories are passed over, and a choice of all images is none.
+    assert plan_half(manifest, range(400)).trial_id == whole
+    assert plan_half(manifest, range(50, 150)).trial_id == half.trial_id
+    for image, is_in in (("train_a_7", False), ("train_a_70", True), ("test_a_0", True)):
+        changed = number_images(make_manifest(**{image: "other bytes"}))
+        assert (plan_half(changed, range(50, 150)).trial_id != half.trial_id) == is_in
+
+
+def test_untrained_networks_are_shared_by_equal_categories() -> None:
+    study = make_study(seeds=[0, 1])
+    planner = TrialPlanner(study, "d", make_subsets(CHOSEN), make_manifest(), VERSIONS)
+    cells, trials = plan_untrained(study, planner)
+    grid = plan(study)
+    assert len(cells) == len(grid[0])
+    assert len(trials) == len(grid[1])
+    assert not set(trials) & set(grid[1])
+    assert {(trial.num_steps, trial.num_train_images) for trial in trials.values()} == {(0, 0)}
+    changed = make_manifest(train_a_7="other bytes")
+    other = TrialPlanner(study, "d", make_subsets(CHOSEN), changed, VERSIONS)
+    assert set(plan_untrained(study, other)[1]) == set(trials)
 
 
 def test_longest_trials_come_first() -> None:

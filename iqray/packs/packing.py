@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -36,15 +36,18 @@ class Pack:
         pixels: flat uint8; image i is its (height, width, 3) RGB values in C order.
         shapes: (num_images, 2) int64, height and width in pixels.
         lease: whatever keeps the files where they are, as long as they are mapped.
+        starts: (num_images,) int64, where each image begins in `pixels`; none where one follows
+            the other from the first pixel on.
     """
 
     pixels: np.ndarray
     shapes: np.ndarray
     lease: object = None
+    starts: np.ndarray | None = None
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return compute_starts(self.shapes)
+        return compute_starts(self.shapes)[:-1] if self.starts is None else self.starts
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -52,8 +55,19 @@ class Pack:
     def image(self, index: int) -> np.ndarray:
         """Image as a (height, width, 3) uint8 RGB view; no pixel is copied."""
         height, width = self.shapes[index]
-        flat = self.pixels[self._starts[index] : self._starts[index + 1]]
-        return flat.reshape(height, width, 3)
+        start = self._starts[index]
+        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def select(self, positions: np.ndarray) -> "Pack":
+        """Some of the images, read from the same files; no pixel is copied."""
+        return replace(self, shapes=self.shapes[positions], starts=self._starts[positions])
+
+    def flatten(self) -> np.ndarray:
+        """Pixels of all images, one after the other: flat uint8, a copy of those of a selection."""
+        if self.starts is None:
+            return self.pixels[: 3 * int(self.shapes.prod(axis=1).sum())]
+        images = [self.image(index).reshape(-1) for index in range(len(self))]
+        return np.concatenate([np.empty(0, dtype=np.uint8), *images])
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,19 @@ class PackedImages:
         """Image as a (height, width, 3) uint8 RGB view; no pixel is copied."""
         target = self.targets[index]
         return self.packs[target].image(index - self._first[target])
+
+    def select(self, is_chosen: np.ndarray) -> "PackedImages":
+        """Some of the images, with the targets that they have here; no pixel is copied.
+
+        Args:
+            is_chosen: (num_images,) bool.
+        """
+        own = (
+            np.flatnonzero(is_chosen[self.targets == target]) for target in range(len(self.packs))
+        )
+        return concatenate(
+            [pack.select(positions) for pack, positions in zip(self.packs, own, strict=True)]
+        )
 
 
 def is_whole(path: Path) -> bool:

@@ -11,6 +11,7 @@ from iqray.report.caveats import Caveat
 from iqray.report.tables import PageTable, has_demo, make_table
 from iqray.results.cells import MEASURE_LABELS, list_leaders, tabulate_firsts
 from iqray.results.controls import NULL_Z
+from iqray.settings.control import DRAWN, IMAGE_HALVES, UNTRAINED
 
 NO_CONTROLS = (
     "No subset that no metric has chosen was trained, so that nothing tells what any other "
@@ -19,18 +20,27 @@ NO_CONTROLS = (
 )
 
 
+# What stands in the column of differences for controls that are not drawn.
+_DIFFERENCES = {
+    IMAGE_HALVES: f"{IMAGE_HALVES}: the best half of each category's images minus the worst",
+    UNTRAINED: f"{UNTRAINED}: the subset minus its networks before training",
+}
+
+
 def tabulate_controls(controls: pd.DataFrame) -> PageTable:
     """Where the cells of every subset stand among its controls, by control, measure and dataset.
 
-    Medians are over the cells' architectures and metrics.
+    Medians are over the cells' architectures and metrics. Only what was drawn gives a place; of
+    image halves and untrained networks there is the difference.
     """
-    placed = controls.astype({"z": "float64", "percentile": "float64"})
+    placed = controls.astype(dict.fromkeys(("difference", "z", "percentile"), "float64"))
     keys = ["control", "measure", "dataset", "subset"]
     groups = placed.assign(
         above=placed["z"] >= NULL_Z, below=placed["z"] <= -NULL_Z, has_z=placed["z"].notna()
     ).groupby(keys, sort=False)
     frame = groups.agg(
         num_draws=("num_draws", "min"),
+        difference=("difference", "median"),
         median_percentile=("percentile", "median"),
         median_z=("z", "median"),
         above=("above", "sum"),
@@ -39,6 +49,7 @@ def tabulate_controls(controls: pd.DataFrame) -> PageTable:
     ).reset_index()
     frame = frame.replace({"measure": MEASURE_LABELS}).rename(
         columns={
+            "difference": "median difference",
             "median_percentile": "median percentile",
             "median_z": "median z",
             "above": f"z above {NULL_Z}",
@@ -47,6 +58,9 @@ def tabulate_controls(controls: pd.DataFrame) -> PageTable:
         }
     )
     title = "Real subsets among control subsets of the same number of categories"
+    kinds = [text for kind, text in _DIFFERENCES.items() if (controls["control"] == kind).any()]
+    if kinds:
+        title += f"; difference of {'; '.join(kinds)}"
     return make_table("controls", title, frame, has_demo_weights=has_demo(controls))
 
 
@@ -57,9 +71,10 @@ def list_control_caveats(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> l
         controls: a table of `schemas.CONTROLS`.
         rank_counts: a table of `schemas.RANK_COUNTS`.
     """
-    if controls.empty:
+    drawn = controls[controls["control"].isin(DRAWN)]
+    if drawn.empty:
         return [Caveat("No controls", NO_CONTROLS)]
-    inside = list(_find_inside(controls, rank_counts))
+    inside = list(_find_inside(drawn, rank_counts))
     if not inside:
         return []
     return [

@@ -26,6 +26,7 @@ from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
 from iqray.results.controls import NULL_Z
 from iqray.results.cross_distances import average_cross_distances
+from iqray.settings.control import DRAWN
 from iqray.settings.embedding import PENULTIMATE
 
 
@@ -59,7 +60,8 @@ def build_figures(inputs: ReportInputs) -> Iterator[ReportFigure]:
     yield _build_accuracies(inputs)
     for layer in inputs.cross_distances["layer"].unique():
         yield _build_cross_distances(inputs, layer)
-    for control in inputs.controls["control"].unique():
+    drawn = inputs.controls[inputs.controls["control"].isin(DRAWN)]
+    for control in drawn["control"].unique():
         yield _build_controls(inputs, control)
     for dataset in inputs.cells["dataset"].unique():
         yield from _build_score_distributions(inputs, dataset)

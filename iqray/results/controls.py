@@ -1,12 +1,18 @@
-"""Control subsets, and where the real ones stand among them. Pure.
+"""Control subsets, and where the real ones stand among them and beside other controls. Pure.
 
 Reads `schemas.SUBSETS` and returns `schemas.CONTROL_SUBSETS`; reads finished cells and returns
-`schemas.CONTROLS`. Kinds of control, each of as many categories as a real subset:
+`schemas.CONTROLS`. Kinds of control that are drawn, each of as many categories as a real subset:
 
 - random: any categories of the dataset. What a real subset shows beyond them is not chance.
 - count_matched: for a real subset, other categories with about as many training images, so that a
   difference is not one of image counts.
 - difficulty_matched: likewise of about the same difficulty, which the user's file defines.
+
+Kinds that keep the categories of a real subset:
+
+- image_halves: the best and the worst half of its images (`iqray.categories.image_halves`). What
+  they differ by is not one of categories.
+- untrained: its networks before training. What a real subset has beyond them has been learned.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +25,15 @@ from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.results.ranks import MEASURES, round_for_ties
 from iqray.schemas import CONTROL_SUBSETS, CONTROLS
-from iqray.settings.control import COUNT_MATCHED, RANDOM
+from iqray.settings.control import (
+    BEST_HALF,
+    COUNT_MATCHED,
+    DRAWN,
+    IMAGE_HALVES,
+    RANDOM,
+    UNTRAINED,
+    WORST_HALF,
+)
 
 # A matched category is drawn among this many of the most similar ones that are left: more of them
 # make draws that differ more, and match less.
@@ -83,7 +97,7 @@ def choose_controls(
 
 
 def place_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFrame:
-    """Place every real subset among its controls, on averages over seeds.
+    """Place every real subset among its controls that are drawn, on averages over seeds.
 
     Args:
         cells: a table of `schemas.CELLS`.
@@ -97,7 +111,8 @@ def place_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFram
     real = _average(cells, list(_CELL), num_seeds)
     weights = cells.groupby(list(_CELL), sort=False)["weights"].first()
     keys = ["control", *_CELL, "draw"]
-    draws = _average(control_cells.fillna({"metric": "", "subset": ""}), keys, num_seeds)
+    drawn = control_cells[control_cells["control"].isin(DRAWN)]
+    draws = _average(drawn.fillna({"metric": "", "subset": ""}), keys, num_seeds)
     rows = []
     for control, own in draws.groupby("control", sort=False):
         shared = ["dataset", "architecture"] if control == RANDOM else list(_CELL)
@@ -117,6 +132,49 @@ def place_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFram
                     }
                 )
     return pd.DataFrame(rows, columns=CONTROLS.names)
+
+
+def compare_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFrame:
+    """Compare every real subset with controls of its own categories, on averages over seeds.
+
+    Args:
+        cells: a table of `schemas.CELLS`.
+        control_cells: a table of `schemas.CONTROL_CELLS`.
+
+    Returns:
+        A table of `schemas.CONTROLS`: one row per cell, kind of control and measure. What lacks a
+        value at any seed has no difference. One control is no spread: z and percentile are null.
+    """
+    num_seeds = cells["seed"].nunique()
+    means = {"": _average(cells, list(_CELL), num_seeds)}
+    for control, own in control_cells.groupby("control", sort=False):
+        if control not in DRAWN:
+            means[str(control)] = _average(own, list(_CELL), num_seeds)
+    weights = cells.groupby(list(_CELL), sort=False)["weights"].first()
+    tables = [
+        _subtract(control, means[first], means[second], weights)
+        for control, first, second in (
+            (IMAGE_HALVES, BEST_HALF, WORST_HALF),
+            (UNTRAINED, "", UNTRAINED),
+        )
+        if second in means
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=CONTROLS.names)
+
+
+def _subtract(
+    control: str, first: pd.DataFrame, second: pd.DataFrame, weights: pd.Series
+) -> pd.DataFrame:
+    columns = list(MEASURES)
+    table = first[columns].stack(future_stack=True).rename_axis([*_CELL, "measure"])
+    other = second[columns].stack(future_stack=True).rename_axis([*_CELL, "measure"])
+    joined = pd.DataFrame({"value": table, "mean": other}).reindex(table.index)
+    frame = joined.reset_index().join(weights, on=list(_CELL))
+    return frame.assign(
+        control=control,
+        difference=frame["value"] - frame["mean"],
+        num_draws=frame["mean"].notna().astype(int),
+    ).reindex(columns=CONTROLS.names)
 
 
 def _average(cells: pd.DataFrame, keys: list[str], num_seeds: int) -> pd.DataFrame:

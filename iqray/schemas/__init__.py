@@ -37,6 +37,7 @@ from iqray.schemas.trials import (
     PREDICTIONS,
     RDM,
     RDMS,
+    TRAIN_IMAGES,
     build_category_distance_schema,
     build_embedding_schema,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "SCORE_QUANTILES",
     "STATISTICS",
     "SUBSETS",
+    "TRAIN_IMAGES",
     "build_category_distance_schema",
     "build_embedding_schema",
 ]

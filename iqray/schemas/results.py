@@ -118,15 +118,16 @@ RANK_COUNTS = pa.schema(
     ]
 )
 
-# One row per control subset, architecture and seed; measures and status as in CELLS.
+# One row per control, architecture and seed; measures and status as in CELLS.
 CONTROL_CELLS = pa.schema(
     [
         ("dataset", pa.string()),
         ("architecture", pa.string()),
+        # random, count_matched, difficulty_matched, best_half, worst_half, untrained
         ("control", pa.string()),
         ("metric", pa.string()),  # null for random ones
         ("subset", pa.string()),
-        ("draw", pa.int64()),
+        ("draw", pa.int64()),  # 1 of what is not drawn
         ("seed", pa.int64()),
         ("trial_id", pa.string()),
         ("status", pa.string()),
@@ -138,7 +139,9 @@ CONTROL_CELLS = pa.schema(
 )
 
 # One row per cell, kind of control and measure: where the real subset stands among the control
-# subsets, on averages over seeds. Random ones are those of the dataset and architecture.
+# subsets, on averages over seeds. Random ones are those of the dataset and architecture. Of
+# image_halves the best half stands beside the worst, of untrained the subset beside its networks
+# before training: as one draw, without a place.
 CONTROLS = pa.schema(
     [
         ("dataset", pa.string()),
@@ -146,10 +149,11 @@ CONTROLS = pa.schema(
         ("metric", pa.string()),
         ("subset", pa.string()),
         ("measure", pa.string()),  # distance, top1, top5
+        # random, count_matched, difficulty_matched, image_halves, untrained
         ("control", pa.string()),
-        ("value", pa.float64()),  # of the real subset, in the measure's unit
-        ("num_draws", pa.int64()),  # control subsets with a value
-        ("mean", pa.float64()),  # over draws
+        ("value", pa.float64()),  # of the real subset, or of its best half, in the measure's unit
+        ("num_draws", pa.int64()),  # controls with a value
+        ("mean", pa.float64()),  # over draws; of the worst half, or the untrained networks
         ("sd", pa.float64()),  # over draws, n - 1 in the denominator; null below two
         ("difference", pa.float64()),  # value - mean
         ("z", pa.float64()),  # difference / sd

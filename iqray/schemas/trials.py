@@ -13,6 +13,15 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+# One row per training image of a trial that takes only some of its categories' images.
+TRAIN_IMAGES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("path", pa.string()),
+        ("category", pa.string()),
+    ]
+)
+
 
 def build_embedding_schema(dim: int) -> pa.Schema:
     """Schema of a trial's embedding table: one row per test image, `dim` float32 values each."""

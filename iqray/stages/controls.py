@@ -1,29 +1,33 @@
-"""The controls of a study: which subsets they are, and where real subsets stand among them.
+"""The controls of a study: which they are, and where real subsets stand beside them.
 
 Called by the stages `trials` and `results`; a study without controls has nothing here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqray import schemas
+from iqray.categories.image_halves import split_halves
+from iqray.control_trials import (
+    ControlCell,
+    PlannedControls,
+    plan_controls,
+    plan_halves,
+    plan_untrained,
+)
+from iqray.metrics.registry import find_metric
 from iqray.results.difficulty import read_difficulty
 from iqray.run import Run, get_versions
+from iqray.scoring.plans import read_scores
 from iqray.stages.subsets import SUBSETS_PATH
 from iqray.study import Study
 from iqray.tables import write_with_csv
-from iqray.trials import (
-    ControlCell,
-    Trial,
-    TrialPlanner,
-    count_images,
-    plan_controls,
-    select_usable,
-)
+from iqray.trials import Trial, TrialPlanner, count_images, select_usable
 
 CONTROL_SUBSETS_PATH = "results/control_subsets.parquet"
 CONTROL_CELLS_PATH = "results/control_cells.parquet"
@@ -34,22 +38,48 @@ def plan_study_controls(run: Run) -> tuple[pa.Table, list[ControlCell], dict[str
     """Control subsets (`schemas.CONTROL_SUBSETS`), their cells and distinct trials.
 
     Raises:
-        StudyError: too few categories to draw from, or one without a difficulty.
+        StudyError: too few categories to draw from, one without a difficulty, or one with too few
+            images for halves.
     """
     study = run.study
     tables = [schemas.CONTROL_SUBSETS.empty_table()]
     cells: list[ControlCell] = []
     trials: dict[str, Trial] = {}
-    for dataset in study.datasets if study.controls.num_draws else ():
+    for dataset in () if study.controls.is_empty else study.datasets:
         manifest = run.manifests[dataset.name]
         subsets = run.storage.read_table(SUBSETS_PATH)
         planner = TrialPlanner(study, dataset.name, subsets, manifest, get_versions())
         table = _draw_controls(study, dataset.name, planner, subsets, manifest)
-        own_cells, own_trials = plan_controls(study, planner, table)
         tables.append(table)
-        cells += own_cells
-        trials |= own_trials
+        for own_cells, own_trials in _plan_dataset(run, dataset.name, planner, table):
+            cells += own_cells
+            trials |= own_trials
     return pa.concat_tables(tables), cells, trials
+
+
+def _plan_dataset(
+    run: Run, dataset: str, planner: TrialPlanner, control_subsets: pa.Table
+) -> Iterator[PlannedControls]:
+    controls = run.study.controls
+    yield plan_controls(run.study, planner, control_subsets)
+    if controls.image_halves:
+        yield plan_halves(run.study, planner, _split_images(run, dataset, planner))
+    if controls.untrained:
+        yield plan_untrained(run.study, planner)
+
+
+def _split_images(run: Run, dataset: str, planner: TrialPlanner) -> dict[str, dict[str, pa.Table]]:
+    """Best and worst halves by metric, of the categories that any of its subsets has."""
+    halves = {}
+    for metric in run.study.metrics:
+        chosen = {name for key, own in planner.chosen.items() if key[0] == metric for name in own}
+        columns = ["dataset", "metric", "image_id", "category", "score", "status"]
+        scores = read_scores(run.storage, dataset, metric, columns)
+        is_own = pc.is_in(scores["category"], value_set=pa.array(sorted(chosen), pa.string()))
+        has_score = pc.equal(scores["status"], "ok")
+        known = scores.filter(pc.and_(is_own, has_score)).to_pandas()
+        halves[metric] = split_halves(known, find_metric(metric).lower_better)
+    return halves
 
 
 def _draw_controls(
@@ -84,8 +114,8 @@ def write_controls(
     cells: pd.DataFrame,
     key: str,
 ) -> None:
-    """Write the control subsets, their results, and the places of the real subsets among them."""
-    from iqray.results.controls import place_cells
+    """Write the control subsets, results of all controls, and how real subsets stand to them."""
+    from iqray.results.controls import compare_cells, place_cells
 
     control_subsets, control_cells = planned
     if not control_cells:
@@ -96,10 +126,12 @@ def write_controls(
     ]
     table = pd.DataFrame(rows, columns=schemas.CONTROL_CELLS.names)
     table = table.astype(dict.fromkeys(("top1", "top5", "distance"), "float64"))
+    parts = [place_cells(cells, table), compare_cells(cells, table)]
+    placed = pd.concat([part for part in parts if len(part)])
     for path, frame, schema in (
         (CONTROL_SUBSETS_PATH, control_subsets.to_pandas(), schemas.CONTROL_SUBSETS),
         (CONTROL_CELLS_PATH, table, schemas.CONTROL_CELLS),
-        (CONTROLS_PATH, place_cells(cells, table), schemas.CONTROLS),
+        (CONTROLS_PATH, placed, schemas.CONTROLS),
     ):
         write_with_csv(run.storage, path, frame, schema, key)
 

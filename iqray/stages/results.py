@@ -85,7 +85,7 @@ def summarise_run(run: Run) -> str:
 def count_lost_cells(run: Run) -> int:
     """Cells without a result, those of controls included: trials that failed or never ran."""
     tables = [CELLS_PATH]
-    if run.study.controls.num_draws:
+    if not run.study.controls.is_empty:
         tables.append(CONTROL_CELLS_PATH)
     return sum(
         int(read_frame(run, path)["status"].isin(["failed", "missing"]).sum()) for path in tables

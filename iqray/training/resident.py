@@ -57,9 +57,9 @@ class ResidentImages:
         pixels = torch.empty((int(num_pixels.sum()), 3), dtype=torch.uint8, device=device)
         start = 0
         for pack in data.packs:
-            stop = start + int(pack.shapes.prod(axis=1).sum())
-            own = torch.from_numpy(pack.pixels[: 3 * (stop - start)])
-            pixels[start:stop] = own.view(-1, 3).to(device)
+            own = torch.from_numpy(pack.flatten()).view(-1, 3)
+            stop = start + len(own)
+            pixels[start:stop] = own.to(device)
             start = stop
         starts = torch.from_numpy(np.cumsum(num_pixels) - num_pixels)
         return cls(pixels, starts.to(device), torch.from_numpy(data.shapes[:, 1]).to(device))

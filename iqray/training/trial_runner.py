@@ -2,7 +2,8 @@
 
 Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `log.jsonl`,
 `predictions.parquet`, `embeddings.parquet`, what these cover (`iqray.results.trial_distances`),
-`model.safetensors` where the study keeps models, and `result.json`, whose existence means that the
+`model.safetensors` where the study keeps models, `train_images.parquet` where the trial takes only
+some of its categories' training images, and last `result.json`, whose existence means that the
 trial is finished. A trial that fails leaves `failure.json` instead, and keeps its checkpoint
 (`iqray.training.checkpoints`) for the next try.
 """
@@ -13,12 +14,12 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from iqray import schemas
 from iqray.embeddings.tables import build_embedding_table, split_embedding_table
@@ -26,10 +27,10 @@ from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
 from iqray.storage import Storage
 from iqray.training.provenance import describe_machine
-from iqray.trials import Trial, select_usable
+from iqray.trials import Trial
 
 if TYPE_CHECKING:
-    from iqray.packs.packing import PackedImages
+    from iqray.packs.packing import Pack, PackedImages
     from iqray.training.checkpoints import Checkpoints
     from iqray.training.team import Team
 
@@ -149,7 +150,9 @@ class TrialRunner:
     ) -> dict[str, Any]:
         import torch
 
+        from iqray.packs.packing import concatenate
         from iqray.training.architectures import InitialWeights, create_model
+        from iqray.training.trial_images import open_training_images, select_images
         from iqray.training.trial_training import train_trial
 
         torch.set_num_threads(self.num_threads)
@@ -164,11 +167,14 @@ class TrialRunner:
                 "code": dict(self.code),
             }
             self.storage.write_json(f"trials/{trial.trial_id}/trial.json", definition)
-        train_images = _select_images(self.manifests[trial.dataset], trial, "train")
-        test_images = _select_images(self.manifests[trial.dataset], trial, "test")
+            if trial.chosen is not None:
+                self._write_train_images(trial)
+        manifest = self.manifests[trial.dataset]
+        open_packs = partial(self._open_packs, trial, cache)
+        test_images = select_images(manifest, trial, "test")
         # Both before the training, so that one without room for its images fails at once.
-        train_data = self._pack(trial, train_images, cache)
-        test_data = self._pack(trial, test_images, cache)
+        train_data = open_training_images(manifest, trial, open_packs)
+        test_data = concatenate(open_packs(test_images))
         trained = train_trial(
             trial,
             train_data,
@@ -186,7 +192,7 @@ class TrialRunner:
         result = {
             **trained.describe(),
             "num_categories": len(trial.categories),
-            "num_train_images": train_images.num_rows,
+            "num_train_images": len(train_data),
         }
         if not team.is_leader:
             return result
@@ -218,16 +224,21 @@ class TrialRunner:
             "num_pairs": space.num_pairs[PAPER_DEFINITION],
         }
 
-    def _pack(self, trial: Trial, images: pa.Table, cache: Path) -> "PackedImages":
+    def _open_packs(self, trial: Trial, cache: Path, images: pa.Table) -> "list[Pack]":
         """Images of the trial's categories, decoded where this node has no packs of them yet."""
         from iqray.packs.cache import PackCache
-        from iqray.packs.packing import concatenate
 
         stored_px = trial.recipe.compute_stored_px(trial.architecture)
-        packs = PackCache(cache / "packs", self.pack_cache_gib).open(
+        return PackCache(cache / "packs", self.pack_cache_gib).open(
             self.sources[trial.dataset], images, trial.categories, stored_px, self.num_threads
         )
-        return concatenate(packs)
+
+    def _write_train_images(self, trial: Trial) -> None:
+        from iqray.training.trial_images import select_images
+
+        images = select_images(self.manifests[trial.dataset], trial, "train")
+        table = images.select(schemas.TRAIN_IMAGES.names).cast(schemas.TRAIN_IMAGES)
+        self.storage.write_table(f"trials/{trial.trial_id}/train_images.parquet", table)
 
     def _write_test_tables(
         self, trial: Trial, images: pa.Table, embeddings: np.ndarray, logits: np.ndarray
@@ -273,16 +284,6 @@ def _is_process_broken(error: Exception) -> bool:
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
-
-
-def _select_images(manifest: pa.Table, trial: Trial, split: str) -> pa.Table:
-    """Usable images of the trial's categories, by category as the targets go, then by path."""
-    usable = select_usable(manifest)
-    wanted = pc.and_(
-        pc.equal(usable["split"], split),
-        pc.is_in(usable["category"], value_set=pa.array(trial.categories)),
-    )
-    return usable.filter(wanted).sort_by([("category", "ascending"), ("path", "ascending")])
 
 
 def _measure_accuracy(trial: Trial, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 A training that diverges or stays at chance level (`iqray.training.convergence`) is begun once more
 from the same initial weights, with the same images in the same order, at half the learning rate.
-What still does not converge is kept and marked.
+What still does not converge is kept and marked. A trial of no steps keeps its initial weights.
 """
 
 import logging
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from iqray.packs.packing import PackedImages
+from iqray.training.architectures import choose_memory_format
 from iqray.training.checkpoints import Checkpoints, Progress
 from iqray.training.convergence import compute_chance_loss, find_stall
 from iqray.training.loop import LogRow, TrainOutcome, TrainState, train
@@ -36,7 +37,7 @@ class TrainedTrial:
 
     Attributes:
         model: of the last attempt, on the device.
-        outcome: of the last attempt.
+        outcome: of the last attempt; without steps ok, and without a loss.
         progress: rows of all attempts, those that were given up, and seconds.
     """
 
@@ -71,7 +72,7 @@ def train_trial(
 
     Args:
         trial: what to train.
-        data: its training images.
+        data: its training images; none are needed without steps.
         create_model: makes the untrained model, always the same.
         device: where to train.
         checkpoints: of this trial.
@@ -80,6 +81,8 @@ def train_trial(
     Raises:
         RuntimeError: the processes of the team have read different checkpoints.
     """
+    if not trial.num_steps:
+        return _leave_untrained(trial, create_model(), device)
     progress = checkpoints.read()
     team.check_agreed("their checkpoint", _describe_position(progress))
     if progress != Progress():
@@ -95,6 +98,13 @@ def train_trial(
         progress = replace(progress, given_up=(*progress.given_up, ended), state=None)
         logger.warning("trial %s is trained again: %s", trial.trial_id, outcome.reason)
         checkpoints.write(progress)
+
+
+def _leave_untrained(trial: Trial, model: nn.Module, device: torch.device) -> TrainedTrial:
+    """The model as it is drawn; batch normalisation still has mean 0 and variance 1."""
+    memory_format = choose_memory_format(trial.architecture, device)
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    return TrainedTrial(model, TrainOutcome("ok", "", 0, math.nan), Progress())
 
 
 class _Attempt:
