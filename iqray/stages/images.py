@@ -44,6 +44,7 @@ def inspect_and_score(run: Run) -> None:
         return
     total = sum(plan.listing.num_rows for plan in plans)
     with show_stage("images", total, "images, inspected and scored") as line:
+        size = _fit_pool(run)  # before anything is written
         jobs = _list_jobs(run, plans)
         limit = _limit_failures(run, plans, jobs)
 
@@ -60,7 +61,7 @@ def inspect_and_score(run: Run) -> None:
             tasks += describe_tasks(run.storage, plan, missing, jobs)
         run.storage.delete_folder(_ATTEMPTS)  # of runs that were killed
         if tasks:
-            run_pools([_build_pool(run, plans, jobs, tasks)], report)
+            run_pools([_build_pool(run, size, plans, jobs, tasks)], report)
         run.storage.delete_folder(_ATTEMPTS)
         for plan in plans:
             finish_manifest(run.storage, plan)
@@ -137,18 +138,21 @@ def _count_train(plan: ManifestPlan) -> int:
     return int(train.num_rows)
 
 
+def _fit_pool(run: Run) -> PoolSize:
+    [pool] = run.study.scoring.list_pools(run.study.metrics)
+    [count] = fit_pools(request_scorers(run.study), run.cluster.connect())
+    return PoolSize(count.smallest, count.largest, pool.num_cpus, pool.num_gpus, count.initial)
+
+
 def _build_pool(
     run: Run,
+    size: PoolSize,
     plans: Sequence[ManifestPlan],
     jobs: dict[str, ScoreJob],
     tasks: Sequence[tuple[Shard, dict[str, Any]]],
 ) -> Pool:
-    settings = run.study.scoring
-    [pool] = settings.list_pools(run.study.metrics)
-    [count] = fit_pools(request_scorers(run.study), run.cluster.connect())
-    size = PoolSize(count.smallest, count.largest, pool.num_cpus, pool.num_gpus, count.initial)
     return Pool(
-        name="InspectAndScore_" + "_".join(sorted(pool.metrics)),
+        name="InspectAndScore_" + "_".join(sorted(run.study.metrics)),
         size=size,
         storage=run.storage,
         worker=SinglePassWorker,
@@ -159,7 +163,7 @@ def _build_pool(
             "device": size.device,
             "num_threads": size.num_threads,
             "attempts": f"{_ATTEMPTS}/{uuid.uuid4().hex}",
-            "max_image_s": settings.max_image_s,
+            "max_image_s": run.study.scoring.max_image_s,
         },
         tasks=tasks,
     )
