@@ -181,9 +181,10 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
     yield Section(
         "controls",
         "Controls",
-        "Subsets of as many categories that no metric has chosen, trained alike: random ones, or "
-        "others matched in image counts or difficulty. With few draws the place of a subset is "
-        "rough, and z needs two or more. All places are in results/controls.csv."
+        "What the subsets stand beside, as the study asks: subsets of as many categories that no "
+        "metric has chosen, random or matched in image counts or difficulty; the best and the "
+        "worst half of a subset's own images; its networks before training. With few draws the "
+        "place of a subset is rough, and z needs two or more. All are in results/controls.csv."
         if has_controls
         else NO_CONTROLS,
         [tabulate_controls(inputs.controls)] if has_controls else [],
