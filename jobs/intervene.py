@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = Run(study, storage, cluster, listed)
         print(f"study '{study.name}'; log in {open_log(storage, 'intervene')}")
         with watch_cost(study.name, study.prices, storage):
-            for name in ("demo", "manifest", "scores", "subsets"):
+            for name in ("demo", "images", "manifest", "scores", "subsets"):
                 STAGES[name](run)
             for intervention in study.interventions:
                 effects, scores = intervene(run, intervention)

@@ -14,6 +14,11 @@ def inputs():
     return make_inputs()
 
 
+def judge(inputs, controls, control_cells=None):
+    cells = inputs.control_cells if control_cells is None else control_cells
+    return list_control_caveats(controls, inputs.rank_counts, cells)
+
+
 def test_the_table_sums_up_places(inputs):
     table = tabulate_controls(inputs.controls)
     assert len(table.rows) == 3 * 2 * 4  # measures, datasets, subsets
@@ -41,12 +46,10 @@ def test_differences_stand_in_the_table_and_give_no_place(inputs):
     assert (rows["median difference"] == 0.25).all()
     assert (rows["cells with a z"] == 0).all()
     # Neither instead of subsets that no metric has chosen, nor a leader's rival.
-    [caveat] = list_control_caveats(own, inputs.rank_counts)
+    [caveat] = judge(inputs, own)
     assert caveat.title == "No controls"
     both = pd.concat([inputs.controls, own.astype({"z": float, "percentile": float})])
-    assert list_control_caveats(both, inputs.rank_counts) == list_control_caveats(
-        inputs.controls, inputs.rank_counts
-    )
+    assert judge(inputs, both) == judge(inputs, inputs.controls)
 
 
 def test_every_cell_is_a_dot_in_the_figure(inputs):
@@ -59,19 +62,31 @@ def test_every_cell_is_a_dot_in_the_figure(inputs):
 
 
 def test_leaders_like_the_controls_are_named(inputs):
-    [caveat] = list_control_caveats(inputs.controls, inputs.rank_counts)
+    [caveat] = judge(inputs, inputs.controls)
     assert caveat.title == "Like other categories"
     planted = make_inputs(results=make_results(make_study_cells(), effect=1))
-    assert list_control_caveats(planted.controls, planted.rank_counts) == []
+    assert judge(planted, planted.controls) == []
     below = planted.controls.assign(z=-planted.controls["z"])
-    [caveat] = list_control_caveats(below, planted.rank_counts)
+    [caveat] = judge(planted, below)
     assert "on top-1 8 of 8 cells of range_low (random)" in caveat.text
     single = planted.controls.assign(z=None)
-    [caveat] = list_control_caveats(single, planted.rank_counts)
+    [caveat] = judge(planted, single)
     assert "8 of 8" in caveat.text
 
 
 def test_a_study_without_controls_is_told_how_to_ask_for_them(inputs):
-    [caveat] = list_control_caveats(inputs.controls[:0], inputs.rank_counts)
+    [caveat] = judge(inputs, inputs.controls[:0])
     assert caveat.title == "No controls"
     assert "controls.random" in caveat.text
+
+
+def test_lost_controls_are_counted_by_kind(inputs):
+    cells = pd.DataFrame(
+        [("random", "ok"), ("random", "failed"), ("random", "missing"), ("untrained", "ok")],
+        columns=["control", "status"],
+    )
+    lost, *_ = judge(inputs, inputs.controls, cells)
+    assert lost.title == "Lost controls"
+    assert lost.text.startswith("2 of 4 cells of controls did not end well (2 of random)")
+    kept = cells.assign(status="ok")
+    assert judge(inputs, inputs.controls, kept) == judge(inputs, inputs.controls)

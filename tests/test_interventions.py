@@ -15,6 +15,8 @@ from iqray.errors import StudyError
 from iqray.interventions.image_changes import change_pixels, encode_png, load_function
 from iqray.interventions.interventions import choose_images
 from iqray.settings.intervention import Variant
+from iqray.stages.intervention_results import list_current_interventions, list_keys
+from iqray.storage import Storage
 from iqray.study_file import parse_study
 from tests.small_study import write_study
 
@@ -177,6 +179,11 @@ def test_a_subset_is_changed_scored_and_trained_on(inputs: Path, tmp_path: Path)
     assert not set(sums["blur-0.3-test"]["test"]) & set(sums["unchanged"]["test"])
     assert set(sums["nearest-0.5"]["train"]) < set(sums["unchanged"]["train"])
     assert "trials       5 of 5 trials" in text
+
+    storage = Storage(str(tmp_path / "out"))
+    folder = "interventions/d-brisque-avg_high"
+    assert list_current_interventions(storage) == [folder]  # what a report shows
+    assert storage.read_key(f"{folder}/effects.parquet") in list_keys(storage)
 
     again = run_interventions(study)
     assert "trials       5 of 5 trials, all there before" in again

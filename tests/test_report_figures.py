@@ -48,6 +48,24 @@ def test_distance_bars_are_the_means_of_their_cells(clean_inputs, figures):
     panels = figures["mean_distances"].figure.axes
     heights = [bar.get_height() for axes in panels for bar in axes.patches]
     assert sorted(heights) == pytest.approx(sorted(means.mean()))
+    # A line per metric: the interval of the sum over pairs, by the pairs of its cell.
+    cells = clean_inputs.cells.assign(
+        pairs=clean_inputs.cells["distance"] / clean_inputs.cells["mean_distance"]
+    )
+    own = clean_inputs.intervals.query("scope == 'cell' and measure == 'distance'").merge(
+        cells.drop_duplicates(["dataset", "architecture", "metric", "subset"]),
+        on=["dataset", "architecture", "metric", "subset"],
+    )
+    ends = [
+        tuple(segment[:, 1])
+        for axes in panels
+        for lines in axes.collections
+        if isinstance(lines, LineCollection)
+        for segment in lines.get_segments()
+    ]
+    expected = zip(own["low"] / own["pairs"], own["high"] / own["pairs"], strict=True)
+    np.testing.assert_allclose(sorted(ends), sorted(expected))
+    assert len(ends) == len(own) > 0
 
 
 def test_accuracy_bars_are_the_intervals_of_their_cells(clean_inputs, figures):

@@ -64,27 +64,45 @@ def tabulate_controls(controls: pd.DataFrame) -> PageTable:
     return make_table("controls", title, frame, has_demo_weights=has_demo(controls))
 
 
-def list_control_caveats(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> list[Caveat]:
-    """Say that there was no control, or which leaders do not stand out from them.
+def list_control_caveats(
+    controls: pd.DataFrame, rank_counts: pd.DataFrame, control_cells: pd.DataFrame
+) -> list[Caveat]:
+    """Say that there was no control, which were lost, or which leaders do not stand out from them.
 
     Args:
         controls: a table of `schemas.CONTROLS`.
         rank_counts: a table of `schemas.RANK_COUNTS`.
+        control_cells: a table of `schemas.CONTROL_CELLS`.
     """
+    lost = list(_list_lost(control_cells))
     drawn = controls[controls["control"].isin(DRAWN)]
     if drawn.empty:
-        return [Caveat("No controls", NO_CONTROLS)]
+        return [Caveat("No controls", NO_CONTROLS), *lost]
     inside = list(_find_inside(drawn, rank_counts))
     if not inside:
-        return []
+        return lost
     return [
+        *lost,
         Caveat(
             "Like other categories",
             f"{'; '.join(inside)} do not lie {NULL_Z} standard deviations above the mean of the "
             "control subsets, or there are too few of these to tell. Categories that no metric "
             "has chosen may do as well.",
-        )
+        ),
     ]
+
+
+def _list_lost(control_cells: pd.DataFrame) -> Iterator[Caveat]:
+    lost = control_cells[control_cells["status"] != "ok"]
+    if not lost.empty:
+        counts = lost["control"].value_counts(sort=False)
+        kinds = ", ".join(f"{count} of {kind}" for kind, count in counts.items())
+        yield Caveat(
+            "Lost controls",
+            f"{len(lost)} of {len(control_cells)} cells of controls did not end well ({kinds}), so "
+            "that subsets stand among fewer. Which is lost may depend on its categories. The next "
+            "run tries those again that failed.",
+        )
 
 
 def _find_inside(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> Iterator[str]:

@@ -86,11 +86,12 @@ def _build_rank_distributions(inputs: ReportInputs) -> ReportFigure:
 def _build_mean_distances(inputs: ReportInputs) -> ReportFigure:
     return ReportFigure(
         "mean_distances",
-        plot_mean_distances(inputs.cells),
+        plot_mean_distances(inputs.cells, inputs.intervals),
         "Mean distance between test images by subset, one panel per dataset and architecture; the "
         "values are in the table of accuracy and mean distance.",
         "Mean Euclidean distance between the embeddings of two test images (the paper's Figure 2). "
-        "A bar is the mean, a dot a metric and seed. Scales differ between architectures.",
+        "A bar is the mean, a dot a metric and seed, a line a metric's 95 % interval over drawn "
+        "categories, images and seeds. Scales differ between architectures.",
         has_demo(inputs.cells),
     )
 

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
+import pyarrow as pa
 
+from iqray import schemas
 from iqray.report.figures.pictures import CentroidMap, Pixels
+
+
+def _make_empty(schema: pa.Schema) -> pd.DataFrame:
+    return schema.empty_table().to_pandas()
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class ReportInputs:
         machines: hardware that trials ran on.
         centroid_maps: of the trials whose category centroids are shown.
         pictures: small images by dataset and image_id, where images can be reached.
+        control_cells: a table of `schemas.CONTROL_CELLS`, of the rows of `controls`.
+        effects: rows of `schemas.INTERVENTION_EFFECTS` of subsets as they are chosen now.
+        changed_scores: rows of `schemas.INTERVENTION_SCORES` of the same subsets.
     """
 
     study: str
@@ -66,3 +76,10 @@ class ReportInputs:
     machines: Sequence[str] = ()
     centroid_maps: Sequence[CentroidMap] = ()
     pictures: Mapping[tuple[str, int], Pixels] = field(default_factory=dict)
+    control_cells: pd.DataFrame = field(default_factory=partial(_make_empty, schemas.CONTROL_CELLS))
+    effects: pd.DataFrame = field(
+        default_factory=partial(_make_empty, schemas.INTERVENTION_EFFECTS)
+    )
+    changed_scores: pd.DataFrame = field(
+        default_factory=partial(_make_empty, schemas.INTERVENTION_SCORES)
+    )

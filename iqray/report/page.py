@@ -18,6 +18,7 @@ from iqray.report.definition_tables import tabulate_survival
 from iqray.report.figure_list import ReportFigure
 from iqray.report.inputs import ReportInputs
 from iqray.report.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
+from iqray.report.intervention_tables import INTERVENTIONS_TEXT, tabulate_interventions
 from iqray.report.statistical_caveats import list_statistical_caveats
 from iqray.report.tables import (
     PageTable,
@@ -115,7 +116,7 @@ def render_page(report: Report) -> str:
                 num_leaked=inputs.num_leaked,
             ),
             *list_statistical_caveats(inputs.statistics, inputs.diagnostics),
-            *list_control_caveats(inputs.controls, inputs.rank_counts),
+            *list_control_caveats(inputs.controls, inputs.rank_counts, inputs.control_cells),
         ],
         notes=inputs.notes,
         demo_weights=DEMO_WEIGHTS,
@@ -190,6 +191,13 @@ def _build_sections(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> It
         [tabulate_controls(inputs.controls)] if has_controls else [],
         _pick(figures, "controls_"),
     )
+    if not inputs.effects.empty:
+        yield Section(
+            "interventions",
+            "Interventions",
+            INTERVENTIONS_TEXT,
+            [tabulate_interventions(inputs.effects, inputs.changed_scores)],
+        )
     yield Section(
         "subsets",
         "Scores and subsets",

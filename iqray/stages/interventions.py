@@ -29,6 +29,11 @@ from iqray.scoring.plans import read_scores
 from iqray.settings.intervention import UNCHANGED, Intervention, Variant
 from iqray.shards import Shard, split_into_shards
 from iqray.stages.images import inspect_and_score
+from iqray.stages.intervention_results import (
+    EFFECTS_PATH,
+    SCORES_PATH,
+    get_intervention_folder,
+)
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import CELLS_PATH, make_results, read_frame
 from iqray.stages.scores import make_scores
@@ -36,9 +41,6 @@ from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH, make_subsets
 from iqray.stages.trials import train_grid
 from iqray.study import Study
 from iqray.tables import write_with_csv
-
-EFFECTS_PATH = "effects.parquet"
-SCORES_PATH = "measured_scores.parquet"
 
 # Raise when the same images would be changed in another way, or tables would hold other numbers.
 INTERVENTION_VERSION = 1
@@ -80,7 +82,7 @@ def intervene(run: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.Da
         Tables of `schemas.INTERVENTION_EFFECTS` and `schemas.INTERVENTION_SCORES`.
     """
     show_line("intervention", intervention.name)
-    base = f"interventions/{intervention.name}"
+    base = get_intervention_folder(intervention.name)
     categories = _list_categories(run, intervention)
     folders = _make_images(run, intervention, categories, f"{base}/images")
     storage = run.storage.below(base)

@@ -3,6 +3,7 @@
 from iqray.identity import hash_content
 from iqray.progress import show_stage
 from iqray.run import Run
+from iqray.stages.intervention_results import list_keys
 from iqray.stages.manifest import DUPLICATES_PATH, check_duplicates_current
 from iqray.stages.report_sources import check_sources
 from iqray.stages.results import CELLS_PATH, CROSS_DISTANCES_PATH, REPORT_RECORD_PATH
@@ -11,7 +12,7 @@ from iqray.storage import Storage
 from iqray.study_record import STUDY_RECORD_PATH
 
 # Raise when the same tables would give another page.
-REPORT_VERSION = 6
+REPORT_VERSION = 7
 
 
 def make_report(run: Run) -> None:
@@ -43,4 +44,5 @@ def make_report_key(storage: Storage) -> str:
         CROSS_DISTANCES_PATH,
     )
     tables = [storage.read_key(path) for path in paths]
-    return hash_content([tables, storage.read_json(STUDY_RECORD_PATH), REPORT_VERSION])
+    changed = list_keys(storage)
+    return hash_content([tables, changed, storage.read_json(STUDY_RECORD_PATH), REPORT_VERSION])

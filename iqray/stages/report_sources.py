@@ -17,9 +17,20 @@ from iqray.report.trial_logs import list_machines, read_epochs
 from iqray.results.cells import count_images
 from iqray.results.cross_distances import keep_current
 from iqray.run import read_stage_seconds
-from iqray.schemas import CONTROLS, CROSS_DISTANCES
+from iqray.schemas import (
+    CONTROL_CELLS,
+    CONTROLS,
+    CROSS_DISTANCES,
+    INTERVENTION_EFFECTS,
+    INTERVENTION_SCORES,
+)
 from iqray.stages.centroid_maps import PlacedCentroids, place_centroids
-from iqray.stages.controls import CONTROLS_PATH
+from iqray.stages.controls import CONTROL_CELLS_PATH, CONTROLS_PATH
+from iqray.stages.intervention_results import (
+    EFFECTS_PATH,
+    SCORES_PATH,
+    list_current_interventions,
+)
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import (
     CELLS_PATH,
@@ -124,7 +135,10 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         statistics=_read_frame(storage, STATISTICS_PATH),
         diagnostics=_read_frame(storage, DIAGNOSTICS_PATH),
         intervals=_read_frame(storage, INTERVALS_PATH),
-        controls=_read_controls(storage),
+        controls=_read_controls(storage, CONTROLS_PATH, CONTROLS),
+        control_cells=_read_controls(storage, CONTROL_CELLS_PATH, CONTROL_CELLS),
+        effects=_read_interventions(storage, EFFECTS_PATH, INTERVENTION_EFFECTS),
+        changed_scores=_read_interventions(storage, SCORES_PATH, INTERVENTION_SCORES),
         cross_distances=_read_cross_distances(storage, cells),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
@@ -150,11 +164,20 @@ def _read_frame(storage: Storage, path: str) -> pd.DataFrame:
     return storage.read_table(path).to_pandas()
 
 
-def _read_controls(storage: Storage) -> pd.DataFrame:
+def _read_controls(storage: Storage, path: str, schema: pa.Schema) -> pd.DataFrame:
     """The controls of these very cells; no rows where there are none, or only those of others."""
-    if storage.read_key(CONTROLS_PATH) != storage.read_key(CELLS_PATH):
-        return CONTROLS.empty_table().to_pandas()
-    return _read_frame(storage, CONTROLS_PATH)
+    if storage.read_key(path) != storage.read_key(CELLS_PATH):
+        return schema.empty_table().to_pandas()
+    return _read_frame(storage, path)
+
+
+def _read_interventions(storage: Storage, path: str, schema: pa.Schema) -> pd.DataFrame:
+    """Rows of every intervention on a subset as it is chosen now."""
+    tables = [
+        own.read_table(path, schema.names).cast(schema)
+        for own in map(storage.below, list_current_interventions(storage))
+    ]
+    return pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
 
 
 def _read_cross_distances(storage: Storage, cells: pd.DataFrame) -> pd.DataFrame:

@@ -61,12 +61,13 @@ def _stack_ranks(axes: Axes, counts: pd.DataFrame) -> None:
     clear_frame(axes)
 
 
-def plot_mean_distances(cells: pd.DataFrame) -> Figure:
+def plot_mean_distances(cells: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
     """Show the mean distance between test images by subset: a bar of the mean, a dot per cell.
 
     Args:
         cells: a table of `schemas.CELLS`; cells without a distance, or that did not
             converge, are left out.
+        intervals: a table of `schemas.INTERVALS`: a line per metric, over its seeds.
 
     Returns:
         One panel per dataset and architecture with its own axis, since embedding scales differ
@@ -78,8 +79,10 @@ def plot_mean_distances(cells: pd.DataFrame) -> Figure:
     names = [f"{dataset}: {architecture}" for (dataset, architecture), _ in panels]
     num_columns = min(4, cells["architecture"].nunique())
     figure, grid = make_panels(names, num_columns, 9.5, 2.2)
-    for axes, (_, own) in zip(grid, panels, strict=True):
-        _draw_bars(axes, own, subsets)
+    limits = _scale_to_pairs(intervals, cells)
+    for axes, (names_of, own) in zip(grid, panels, strict=True):
+        here = dict(zip(("dataset", "architecture"), map(str, names_of), strict=True))
+        _draw_bars(axes, own, subsets, _select(limits, here))
         axes.set_title(axes.get_title(), fontsize=9)
     for axes in grid[::num_columns]:
         axes.set_ylabel("mean distance", fontsize=8)
@@ -87,16 +90,35 @@ def plot_mean_distances(cells: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Axes, cells: pd.DataFrame, subsets: Sequence[str]) -> None:
+def _scale_to_pairs(intervals: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Intervals of the cells' mean distance: that of the sum over pairs by the number of pairs."""
+    num_pairs = (cells["distance"] / cells["mean_distance"]).rename("num_pairs")
+    keys = ["dataset", "architecture", "metric", "subset"]
+    pairs = pd.concat([cells[keys], num_pairs], axis="columns").groupby(keys).mean().reset_index()
+    own = intervals[(intervals["scope"] == "cell") & (intervals["measure"] == "distance")]
+    scaled = own[[*keys, "low", "high"]].merge(pairs, on=keys)
+    limits = scaled[["low", "high"]].astype("float64").div(scaled["num_pairs"], axis="index")
+    return pd.concat([scaled[keys], limits], axis="columns").dropna()
+
+
+def _draw_bars(
+    axes: Axes, cells: pd.DataFrame, subsets: Sequence[str], limits: pd.DataFrame
+) -> None:
     for position, subset in enumerate(subsets):
-        own = cells.loc[cells["subset"] == subset, "mean_distance"].dropna()
+        own = cells[cells["subset"] == subset].dropna(subset="mean_distance")
         if own.empty:
             continue
         colour = colour_of(subset)
-        axes.bar(position, own.mean(), 0.8, color=colour, alpha=0.45)
+        values = own["mean_distance"]
+        axes.bar(position, values.mean(), 0.8, color=colour, alpha=0.45)
         # Dots side by side in table order, so that the picture has no random part.
         offsets = np.linspace(-0.28, 0.28, len(own)) if len(own) > 1 else np.zeros(1)
-        axes.scatter(position + offsets, own, s=9, color=colour, linewidths=0)
+        axes.scatter(position + offsets, values, s=9, color=colour, linewidths=0)
+        places = pd.Series(position + offsets, index=own["metric"]).groupby(level=0).mean()
+        drawn = limits[limits["subset"] == subset]
+        axes.vlines(
+            places.reindex(drawn["metric"]), drawn["low"], drawn["high"], color=colour, lw=1.0
+        )
     axes.set_xticks([])
     axes.set_ylim(bottom=0)
     clear_frame(axes)
