@@ -7,6 +7,7 @@
     uv run jobs/benchmark.py training --images photos
     uv run jobs/benchmark.py training --gpu
     uv run jobs/benchmark.py memory --num-images 10000 100000
+    uv run jobs/benchmark.py report
 
 Each metric's scorer of iqray runs in turn with pyiqa's own network, which has the same weights and
 is called on one image at a time; both start from decoded pixels. decode_once sets one decode of
@@ -49,6 +50,10 @@ the peaks of its processes' memory. It holds when the largest worker and the obj
 most 1.25 times as much for the most images as for the fewest (for the object store also: less than
 64 bytes more an image, which task descriptions take) and the driver grows by less than 1 KiB an
 image. Linux only; 15 minutes and 0.5 GB of disk for 10,000 and 100,000 images on 2 busy cores.
+
+report writes an invented finished study of the paper's size (192 cells, three seeds, manifests of
+2 million rows) and makes its report by jobs/report.py, as often as --repeats says. It holds when no
+report takes more than a minute.
 """
 
 import argparse
@@ -101,10 +106,14 @@ EXIT_MISSED = 1  # a benchmark does not hold
 def main(argv: Sequence[str] | None = None) -> None:
     """Run benchmarks, print a row for each, and say by the exit code whether all hold."""
     arguments = build_parser().parse_args(argv)
-    if arguments.gpu and arguments.suite == "memory":
-        raise StudyError("--gpu is for scoring and training; memory does not use it: leave it out")
-    if arguments.suite == "memory":  # in the user's environment, as the job runs in
-        sys.exit(0 if run_memory(arguments) else EXIT_MISSED)
+    whole_jobs = {"memory": run_memory, "report": run_reports}
+    if arguments.suite in whole_jobs:  # in the user's environment, as the jobs run in
+        if arguments.gpu:
+            raise StudyError(
+                f"--gpu is for scoring and training; {arguments.suite} does not use it: leave it "
+                "out"
+            )
+        sys.exit(0 if whole_jobs[arguments.suite](arguments) else EXIT_MISSED)
     if arguments.threads is None:
         arguments.threads = choose_threads(arguments)
     ensure_environment(build_environment(arguments.threads))
@@ -129,7 +138,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=["scoring", "training", "memory"], help="which benchmarks")
+    parser.add_argument(
+        "suite", choices=["scoring", "training", "memory", "report"], help="which benchmarks"
+    )
     parser.add_argument(
         "--images",
         type=Path,
@@ -343,6 +354,24 @@ def run_memory(arguments: argparse.Namespace) -> bool:
     if arguments.json is not None:
         memory.write_memory_report(arguments.json, runs, rows)
     return all(row.holds for row in rows)
+
+
+def run_reports(arguments: argparse.Namespace) -> bool:
+    """Make reports of an invented study of the paper's size, and tell whether all are in time."""
+    from iqray.benchmarks import reports
+    from iqray.benchmarks.report_roots import RootSize
+
+    job = Path(__file__).with_name("report.py")
+    with tempfile.TemporaryDirectory() as name:
+        num_rows = reports.write_study(Path(name), RootSize())
+        print(reports.format_report_header())
+        runs: list[reports.ReportRun] = []
+        for _ in range(arguments.repeats):
+            runs.append(reports.run_report(job, Path(name), num_rows))
+            print(reports.format_report(runs[-1]), flush=True)
+    if arguments.json is not None:
+        write_rows(arguments.json, runs)
+    return all(run.holds for run in runs)
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output root of an invented finished study, with its report."""
     # Imported here, as matplotlib and scipy take seconds that other tests need not wait.
+    from iqray.benchmarks.report_roots import RootSize, write_report_root
     from iqray.stages.report_page import write_report
     from iqray.stages.report_sources import check_sources, open_recorded_images
     from iqray.storage import Storage
-    from tests.report_roots import RootSize, write_report_root
 
     storage = Storage(str(tmp_path_factory.mktemp("report") / "root"))
     size = RootSize(

@@ -1,12 +1,10 @@
-"""An invented finished study of any size below an output root, from which reports are made.
+"""An invented finished study of any size below an output root, for reports to be made of it.
 
 Writes every table, log and embedding that `stages.report_sources` reads, and small images. Nothing
 was scored or trained: numbers are drawn, with `range_high` covering the most distance.
 """
 
 import itertools
-import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,11 +13,15 @@ import pandas as pd
 import pyarrow as pa
 
 from iqray import schemas
-from iqray.benchmarks.inputs import generate_images
+from iqray.benchmarks.invented_results import (
+    count_by_definition,
+    make_cross_distances,
+    place_controls,
+)
+from iqray.benchmarks.invented_trials import write_images, write_logs, write_shown_embeddings
 from iqray.categories.category_stats import STATISTICS
 from iqray.categories.score_quantiles import find_quantiles
 from iqray.categories.subsets import choose_subsets
-from iqray.embeddings.tables import build_embedding_table
 from iqray.inputs.duplicates import find_duplicates
 from iqray.inputs.manifest import get_manifest_path
 from iqray.metrics.registry import find_metric
@@ -54,11 +56,9 @@ from iqray.study import PAPER_METRICS, SUBSET_NAMES, SubsetRules
 from iqray.study_record import StudyRecord, write_study_record
 from iqray.tables import write_with_csv
 from iqray.trials import Cell
-from tests.report_inputs import count_by_definition, make_cross_distances, place_controls
 
 _WEIGHTS = "invented weights"
 _AVERAGES = ("mean", "median", "trimmed_mean")
-_NUM_DRAWN = 24  # distinct images
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def write_report_root(storage: Storage, size: RootSize) -> None:
         (INTERVALS_PATH, _draw_intervals(cells, generator), schemas.INTERVALS),
     ):
         write_with_csv(storage, path, frame, schema, make_statistics_key(storage, path))
-    _write_trials(storage, size, cells, subsets, manifests, generator)
-    _write_images(storage, manifests, quantiles)
+    write_logs(storage, cells["trial_id"].unique(), size.num_epochs, generator)
+    write_shown_embeddings(storage, cells, subsets, manifests, size.dim, generator)
+    write_images(storage, manifests, quantiles)
     storage.write_json("stage_seconds.json", {"scores": 5400.0, "trials": 320000.0})
     write_study_record(storage, _make_record(size))
 
@@ -247,9 +248,10 @@ def _draw_cells(
 
 def _draw_intervals(cells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
     draws = {}
-    for key, own in cells.groupby([*COMBINATION, "subset"]):
+    for names, own in cells.groupby([*COMBINATION, "subset"]):
+        dataset, architecture, metric, subset = map(str, names)
         spread = own[list(MEASURES)].std()
-        draws[key] = {
+        draws[dataset, architecture, metric, subset] = {
             name: generator.normal(own[name].mean(), spread[name], 100) for name in MEASURES
         }
     return build_intervals(cells, draws)
@@ -273,51 +275,3 @@ def _draw_result(
         "final_loss": 1.2,
         "train_s": 1800.0,
     }
-
-
-def _write_trials(
-    storage: Storage,
-    size: RootSize,
-    cells: pd.DataFrame,
-    subsets: pd.DataFrame,
-    manifests: dict[str, pa.Table],
-    generator: np.random.Generator,
-) -> None:
-    """Logs of all trials, and the embeddings of those whose centroids a report shows."""
-    for trial_id in cells["trial_id"].unique():
-        folder = f"trials/{trial_id}"
-        log = "".join(json.dumps(row) + "\n" for row in _draw_log(size.num_epochs, generator))
-        storage.write_bytes(f"{folder}/log.jsonl", log.encode())
-        storage.write_json(f"{folder}/trial.json", {"hardware": {"cpu": "invented CPU"}})
-    keys = ["dataset", "architecture", "metric", "seed"]
-    shown = cells[(cells[keys] == cells[keys].sort_values(keys).iloc[0]).all(axis="columns")]
-    for cell in shown.to_dict("records"):
-        place = pd.Series({key: cell[key] for key in ("dataset", "metric", "subset")})
-        own = subsets[(subsets[place.index] == place).all(axis="columns")]
-        manifest = manifests[cell["dataset"]].to_pandas()
-        is_own = (manifest["split"] == "test") & manifest["category"].isin(own["category"])
-        images = pa.Table.from_pandas(manifest[is_own], preserve_index=False)
-        centres = {name: generator.normal(0, 1, size.dim) for name in own["category"]}
-        embeddings = np.stack([centres[name] for name in images["category"].to_pylist()])
-        embeddings += generator.normal(0, 1, embeddings.shape)
-        table = build_embedding_table(images, embeddings.astype(np.float32))
-        storage.write_table(f"trials/{cell['trial_id']}/embeddings.parquet", table)
-
-
-def _draw_log(num_epochs: int, generator: np.random.Generator) -> Iterator[dict[str, float]]:
-    rate = generator.uniform(0.02, 0.05)
-    for epoch in range(1, num_epochs + 1):
-        loss = 1.0 + 2.8 * float(np.exp(-rate * epoch)) + generator.normal(0, 0.02)
-        yield {"attempt": 0, "epoch": epoch, "loss": loss, "top1": 1 - loss / 4}
-
-
-def _write_images(
-    storage: Storage, manifests: dict[str, pa.Table], quantiles: pd.DataFrame
-) -> None:
-    """The images that a report may show: those of a quantile, and each category's first of test."""
-    drawn = generate_images(_NUM_DRAWN)
-    for dataset, manifest in manifests.items():
-        firsts = {f"test/{name}/00000.jpg" for name in manifest["category"].unique().to_pylist()}
-        paths = firsts | set(quantiles.loc[quantiles["dataset"] == dataset, "path"])
-        for number, path in enumerate(sorted(paths)):
-            storage.write_bytes(f"data/{dataset}/{path}", drawn[number % _NUM_DRAWN])
