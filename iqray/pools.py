@@ -34,6 +34,9 @@ class Written:
     path: str = ""
 
 
+# How long an error waits for pools that are in the middle of a shard.
+_MAX_STOP_S = 60
+
 # Told what has been written since the last call.
 Report = Callable[[Written], None]
 
@@ -113,9 +116,9 @@ def run_pools(pools: Sequence[Pool], report: Report) -> None:
     for thread in threads:
         thread.start()
     collector.drain(busy[0])  # here, where an interrupt arrives
-    collector.reraise()  # the others stop with their next shard
     for thread in threads:
-        thread.join()
+        # After an error the others stop with their next shard.
+        thread.join(_MAX_STOP_S if collector.has_failed else None)
     collector.reraise()
 
 
@@ -126,6 +129,11 @@ class _Collector:
         self._report = report
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any pool has."""
+        return self._error is not None
 
     def drain(self, pool: Pool) -> None:
         """Run a pool to its end, or until one has failed."""
@@ -168,8 +176,9 @@ def _stream(pool: Pool) -> Iterator[Written]:
     # A pool may wait for nodes, and one image may take long; workers watch over themselves.
     finished.context.execution_no_progress_timeout_s = -1
     finished.context.max_consecutive_actor_init_deaths = _MAX_INIT_DEATHS
+    rows: Any = iter(finished.iter_rows())
     try:
-        for row in finished.iter_rows():
+        for row in rows:
             mistake = row.pop("mistake")
             if mistake is not None:
                 raise StudyError(mistake)
@@ -177,6 +186,20 @@ def _stream(pool: Pool) -> Iterator[Written]:
     except ray.exceptions.RayError as error:
         _reraise_mistake(error)
         raise
+    finally:
+        rows.close()  # ends the execution, where not all rows were wanted
+        _join_scheduler(finished)
+
+
+def _join_scheduler(finished: Any) -> None:
+    """Wait for the thread that schedules a data set's execution, which has been told to end.
+
+    Ray Data itself waits two seconds. A thread that is still there when Ray is left ends this whole
+    process with status 1, before it has said why it stops. There is no public way to find it.
+    """
+    scheduler = getattr(finished, "_current_executor", None)
+    if isinstance(scheduler, threading.Thread):
+        scheduler.join(_MAX_STOP_S)
 
 
 def _choose_strategy(size: PoolSize, num_tasks: int) -> Any:

@@ -17,7 +17,7 @@ all CPUs; ray_tax runs the same worker in Ray's actors and in a plain pool of pr
 the median of pairs of wall-clock times measured back to back. A row holds when the scores agree and
 the ratio reaches the target; exit code 1 says that one does not.
 
-On two cores one metric takes up to two minutes, six_metrics 17, nss_metrics 22.
+On two cores one metric takes up to two minutes, six_metrics 17, nss_metrics an hour.
 
 --gpu sets pyiqa's networks on an NVIDIA GPU, one image a call, against iqray's scorers there
 (BRISQUE and NIQE: on the CPU), and end_to_end all six from files to rows in the worker of a GPU

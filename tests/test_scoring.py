@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -255,3 +256,17 @@ def test_too_many_failures_stop_the_study(scored: Bench, tmp_path: Path) -> None
     with pytest.raises(StudyError, match=message):
         complete_scores(copy, plan, max_failed_share=0.1)
     assert not copy.exists("scores/d/niqe/_complete.json")
+
+
+def test_a_pool_that_is_stopped_has_ended(scored: Bench, tmp_path: Path) -> None:
+    """What still scheduled tasks when Ray is left would end the process without a word."""
+    storage = Storage(str(tmp_path))
+    plans = scored.plan(shard_size=1, metrics=["niqe"], storage=storage)
+
+    def refuse(written: Written) -> None:
+        raise StudyError(f"enough of {written.job}")
+
+    with pytest.raises(StudyError, match="enough of d/niqe"):
+        run_pools([build_score_pool(storage, plans, PoolSize(1, 1), ATTEMPTS, 600)], refuse)
+    assert not [each for each in threading.enumerate() if "StreamingExecutor" in each.name]
+    assert len(storage.list_names("scores/d/niqe")) < NUM_IMAGES
