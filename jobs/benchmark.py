@@ -169,8 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="N",
         help=f"images in a run of one metric (default: {NUM_SCORED}, with --gpu "
-        f"{NUM_SCORED_ON_GPU}) or of training (default: {NUM_LOADED}); of memory, several "
-        "(default: 10000 100000)",
+        f"{NUM_SCORED_ON_GPU}) or of training (default: {NUM_LOADED}); files of whole processes "
+        "(default: 48, 400 and 7200 for the three); of memory, several (default: 10000 100000)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument(
@@ -302,7 +302,10 @@ def build_scoring(name: str, arguments: argparse.Namespace, folder: Path) -> Ben
         Cluster().connect()
         return build_ray_tax(images, arguments.weights, folder, num_processes)
     job = Path(__file__).parent / "score.py"
-    return build_process_benchmark(name, images, arguments.weights, folder, job, num_processes)
+    num_files = choose_num_images(arguments) if arguments.num_images else None
+    return build_process_benchmark(
+        name, images, arguments.weights, folder, job, num_processes, num_files
+    )
 
 
 def build_training(name: str, arguments: argparse.Namespace, folder: Path) -> Benchmark[Any]:
