@@ -42,7 +42,8 @@ def tabulate_interventions(effects: pd.DataFrame, scores: pd.DataFrame) -> PageT
         **{name: (name, "mean") for name in _DIFFERENCES},
     ).reset_index()
     frame = frame.merge(measured, how="left", on=[*_SUBSET, "variant"])
-    frame = frame[[*_VARIANT, "average", "average_difference", *frame.columns[5:-2]]]
+    measures = ["average", "average_difference", "num_trials", "num_pairs", *_DIFFERENCES]
+    frame = frame[[*_VARIANT, *measures]]
     frame = frame.rename(
         columns={
             "average": "mean score",

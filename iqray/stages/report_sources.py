@@ -120,6 +120,7 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
     quantiles = _read_frame(storage, SCORE_QUANTILES_PATH)
     trial_ids = list(cells["trial_id"].unique())
     placed = list(place_centroids(storage, cells))
+    changed = [storage.below(folder) for folder in list_current_interventions(storage)]
     manifests = {
         name: storage.read_table(get_manifest_path(name), [*_COUNTED, *COLUMNS])
         for name in cells["dataset"].unique()
@@ -137,8 +138,8 @@ def collect_inputs(storage: Storage, sources: Mapping[str, ImageSource]) -> Repo
         intervals=_read_frame(storage, INTERVALS_PATH),
         controls=_read_controls(storage, CONTROLS_PATH, CONTROLS),
         control_cells=_read_controls(storage, CONTROL_CELLS_PATH, CONTROL_CELLS),
-        effects=_read_interventions(storage, EFFECTS_PATH, INTERVENTION_EFFECTS),
-        changed_scores=_read_interventions(storage, SCORES_PATH, INTERVENTION_SCORES),
+        effects=_join_tables(changed, EFFECTS_PATH, INTERVENTION_EFFECTS),
+        changed_scores=_join_tables(changed, SCORES_PATH, INTERVENTION_SCORES),
         cross_distances=_read_cross_distances(storage, cells),
         score_quantiles=quantiles,
         image_counts=count_images(manifests.values()),
@@ -171,12 +172,9 @@ def _read_controls(storage: Storage, path: str, schema: pa.Schema) -> pd.DataFra
     return _read_frame(storage, path)
 
 
-def _read_interventions(storage: Storage, path: str, schema: pa.Schema) -> pd.DataFrame:
-    """Rows of every intervention on a subset as it is chosen now."""
-    tables = [
-        own.read_table(path, schema.names).cast(schema)
-        for own in map(storage.below, list_current_interventions(storage))
-    ]
+def _join_tables(roots: Sequence[Storage], path: str, schema: pa.Schema) -> pd.DataFrame:
+    """Rows of one table below several roots."""
+    tables = [own.read_table(path, schema.names).cast(schema) for own in roots]
     return pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
 
 
