@@ -9,11 +9,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
 from iqray.errors import StudyError
+from iqray.resources import WorkerCount, WorkerRequest
 from iqray.shards import Shard
 from iqray.storage import Storage
 
@@ -60,6 +61,12 @@ class PoolSize:
     num_cpus: float = 1
     num_gpus: float = 0
     initial_actors: int | None = None
+
+    @classmethod
+    def of(cls, request: WorkerRequest, count: WorkerCount) -> Self:
+        """Size of a pool of the workers that `fit_pools` has found room for."""
+        sizes = (count.smallest, count.largest)
+        return cls(*sizes, request.num_cpus, request.num_gpus, count.initial)
 
     @property
     def num_threads(self) -> int:

@@ -21,7 +21,9 @@ from iqray.inputs.manifest import (
 )
 from iqray.inputs.sources import ImageSource
 from iqray.metrics.weights import MetricWeights, find_weights, resolve_directory
+from iqray.pools import PoolSize
 from iqray.progress import StageLine
+from iqray.resources import WorkerRequest, fit_pools
 from iqray.shards import Shard, split_into_shards
 from iqray.storage import Storage
 from iqray.study import Study
@@ -76,12 +78,23 @@ class Run:
         return {**self.listed, **made}
 
     @cached_property
+    def manifest_keys(self) -> dict[str, str]:
+        """Keys of the manifests by dataset: hashes of all that the listings say."""
+        return {
+            dataset.name: make_manifest_key(self.open_images(dataset), self.listings[dataset.name])
+            for dataset in self.study.all_datasets
+        }
+
+    def is_inspected(self, dataset: str) -> bool:
+        """Whether a dataset's manifest is there and of the images that are listed now."""
+        return is_manifest_current(self.storage, dataset, self.manifest_keys[dataset])
+
+    @cached_property
     def manifests(self) -> dict[str, pa.Table]:
         """Finished manifests by dataset, those of extra images included."""
         for dataset in self.study.all_datasets:
             self.require(get_manifest_path(dataset.name), "manifest")
-            key = make_manifest_key(self.open_images(dataset), self.listings[dataset.name])
-            if not is_manifest_current(self.storage, dataset.name, key):
+            if not self.is_inspected(dataset.name):
                 raise StudyError(
                     f"images of '{dataset.name}' have changed since its manifest was made; run "
                     "--only manifest first, or all stages without --only"
@@ -100,6 +113,15 @@ class Run:
             start, rows = select_train(self.manifests[name])
             shards[name] = tuple(split_into_shards(rows, size, get_manifest_path(name), start))
         return shards
+
+    def fit_pool(self, request: WorkerRequest) -> PoolSize:
+        """Size of a pool that has the cluster for itself, which is joined or started.
+
+        Raises:
+            StudyError: its smallest number of workers does not fit.
+        """
+        [count] = fit_pools([request], self.cluster.connect())
+        return PoolSize.of(request, count)
 
     def require(self, path: str, stage: str) -> None:
         """Check that an earlier stage's artifact exists.

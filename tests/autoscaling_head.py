@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.fake_provider import HEAD, OBJECT_STORE_BYTES, RAY, kill_group
-from tests.ray_clusters import find_free_port
+from tests.ray_clusters import find_free_port, stop_group
 from tests.small_study import TIMEOUT_S
 
 PROJECT = Path(__file__).parent.parent
@@ -69,7 +68,7 @@ def start_autoscaling_head(max_workers: int) -> Iterator[AutoscalingHead]:
     try:
         yield AutoscalingHead(address, home, _wait_for(address, process))
     finally:
-        _stop(process)
+        stop_group(process)
         for file in workers.iterdir():  # that the autoscaler has not taken away
             kill_group(int(file.read_text()))
         shutil.rmtree(home, ignore_errors=True)
@@ -140,13 +139,3 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> Any:
                 return state
         time.sleep(0.5)
     raise AssertionError(f"no answer from {address}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the head's own process group, politely first."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)

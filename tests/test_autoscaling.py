@@ -82,7 +82,7 @@ def test_workers_come_for_a_study_and_go_when_it_has_ended(
         assert head.count_workers() == 0
         assert run_study(head, study, tmp_path / "cache") == MAX_WORKERS
         # The pool of scoring begins with one actor, as there is room for none.
-        for name in ("Score_brisque_cnniqa", "ResourceTrainable"):
+        for name in ("InspectAndScore_brisque_cnniqa", "ResourceTrainable"):
             assert len(set(head.list_actor_nodes(name))) == MAX_WORKERS, name
         wait_until_none_is_left(head)
     scores = pd.read_parquet(tmp_path / "out/scores")

@@ -137,7 +137,7 @@ def test_killed_actor_is_replaced(
     actors = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "Score_brisque_cnniqa" in " ".join(child.cmdline())
+        if "InspectAndScore_brisque_cnniqa" in " ".join(child.cmdline())
     ]
     assert actors
     os.kill(actors[0].pid, signal.SIGKILL)

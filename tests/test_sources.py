@@ -1,7 +1,7 @@
 import os
 import pickle
+import threading
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,7 +10,6 @@ from iqray.dataset import Dataset
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.images import ImageFailure
-from iqray.inputs.layouts.folders import FolderReader
 from iqray.inputs.listing import LISTING, list_images
 from iqray.inputs.sources import ImageSource
 
@@ -35,27 +34,29 @@ def test_what_can_never_be_read_is_not_recorded_as_an_images_failure(tmp_path: P
         list(source.read(make_rows("folder.jpg")))
 
 
-@pytest.mark.parametrize(("num_errors", "expected"), [(2, b"image"), (9, None)])
-def test_reads_that_fail_for_a_while_are_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_errors: int, expected: bytes | None
-) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"image")
-    errors = [OSError(5, "Input/output error")] * num_errors
-    read = FolderReader.read
+@pytest.fixture
+def bad_file(tmp_path: Path) -> Path:
+    """A file whose reads end in the error of a broken disk: this process's memory at 0."""
+    path = tmp_path / "a.jpg"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error"):
+        path.read_bytes()
+    return path
 
-    def read_from_a_bad_disk(self: FolderReader, row: dict[str, Any]) -> bytes:
-        if errors:
-            raise errors.pop()
-        return read(self, row)
 
-    monkeypatch.setattr(FolderReader, "read", read_from_a_bad_disk)
-    monkeypatch.setattr("iqray.inputs.sources._PAUSES_S", (0.0, 0.0, 0.0))
-    images = ImageSource(ImageRoot(str(tmp_path))).read(make_rows("a.jpg"))
-    if expected is None:
-        with pytest.raises(StudyError, match=r"a\.jpg' cannot be read: .*Input/output error"):
-            list(images)
-    else:
-        assert list(images) == [expected]
+def test_reads_that_fail_for_a_while_are_tried_again(bad_file: Path) -> None:
+    whole = bad_file.with_name("whole")
+    whole.write_bytes(b"image")
+    mended = threading.Timer(0.1, whole.replace, [bad_file])
+    mended.start()
+    assert list(ImageSource(ImageRoot(str(bad_file.parent))).read(make_rows("a.jpg"))) == [b"image"]
+    mended.join()
+
+
+def test_reads_that_keep_failing_stop_the_study(bad_file: Path) -> None:
+    images = ImageSource(ImageRoot(str(bad_file.parent))).read(make_rows("a.jpg"))
+    with pytest.raises(StudyError, match=r"a\.jpg' cannot be read: .*Input/output error"):
+        list(images)
 
 
 def test_links_to_nowhere_are_missing_and_foreign_names_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster_files import CLUSTER
-from tests.ray_clusters import find_free_port
+from tests.ray_clusters import find_free_port, stop_group
 from tests.small_study import TIMEOUT_S
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -112,17 +111,7 @@ def start_head(home: Path) -> Iterator[Head]:
         _wait_for(head, process)
         yield head
     finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the head's own process group, politely first."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        stop_group(process)
 
 
 def _wait_for(head: Head, process: subprocess.Popen[bytes]) -> None:

@@ -14,9 +14,9 @@ import pandas as pd
 from iqray import schemas
 from iqray.embeddings.cross_worker import CrossWorker
 from iqray.identity import hash_content
-from iqray.pools import Pool, PoolSize, run_pools
+from iqray.pools import Pool, run_pools
 from iqray.progress import show_stage
-from iqray.resources import WorkerRequest, fit_pools
+from iqray.resources import WorkerRequest
 from iqray.run import Run
 from iqray.settings.embedding import ALL_SUBSETS, TRIALS
 from iqray.shards import Shard
@@ -117,10 +117,9 @@ def _plan(run: Run, cells: Sequence[Cell], trials: dict[str, Trial]) -> Iterator
 
 
 def _build_pool(run: Run, todo: Sequence[CrossTask]) -> Pool:
-    [count] = fit_pools([_REQUEST], run.cluster.connect())
     return Pool(
         name="CrossDistances",
-        size=PoolSize(1, count.largest, _REQUEST.num_cpus, initial_actors=count.initial),
+        size=run.fit_pool(_REQUEST),
         storage=run.storage,
         worker=CrossWorker,
         worker_arguments={"storage": run.storage},

@@ -18,9 +18,9 @@ from iqray.embeddings.sets import ImageSet, ImageSets, list_trained
 from iqray.embeddings.worker import EmbeddingWorker
 from iqray.errors import StudyError
 from iqray.identity import hash_content
-from iqray.pools import Pool, PoolSize, run_pools
+from iqray.pools import Pool, run_pools
 from iqray.progress import show_stage
-from iqray.resources import WorkerRequest, fit_pools
+from iqray.resources import WorkerRequest
 from iqray.run import Run, get_versions
 from iqray.settings.embedding import TRIALS
 from iqray.shards import Shard
@@ -133,9 +133,7 @@ def _check_models(storage: Storage, networks: Sequence[Network]) -> None:
 
 
 def _build_pool(run: Run, tasks: Sequence[EmbeddingTask]) -> Pool:
-    request = request_embedders(run.study)
-    [count] = fit_pools([request], run.cluster.connect())
-    size = PoolSize(1, count.largest, request.num_cpus, request.num_gpus, count.initial)
+    size = run.fit_pool(request_embedders(run.study))
     return Pool(
         name="EmbedImages",
         size=size,

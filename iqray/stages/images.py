@@ -11,9 +11,7 @@ from typing import Any
 from iqray.inputs.manifest import (
     ManifestPlan,
     finish_manifest,
-    is_manifest_current,
     list_missing,
-    make_manifest_key,
     plan_manifest,
     select_train,
 )
@@ -21,7 +19,6 @@ from iqray.metrics.registry import FULL_PRECISION
 from iqray.pools import Pool, PoolSize, Written, run_pools
 from iqray.preflight import check_dataset
 from iqray.progress import show_stage
-from iqray.resources import fit_pools
 from iqray.run import Run
 from iqray.scoring.failures import FailureLimit
 from iqray.scoring.jobs import ScoreJob
@@ -44,7 +41,8 @@ def inspect_and_score(run: Run) -> None:
         return
     total = sum(plan.listing.num_rows for plan in plans)
     with show_stage("images", total, "images, inspected and scored") as line:
-        size = _fit_pool(run)  # before anything is written
+        [request] = request_scorers(run.study)
+        size = run.fit_pool(request)  # before anything is written
         jobs = _list_jobs(run, plans)
         limit = _limit_failures(run, plans, jobs)
 
@@ -78,7 +76,7 @@ def _plan(run: Run) -> Iterator[ManifestPlan]:
     """Datasets of the grid whose manifest is to be made, cut as they are scored."""
     for dataset in run.study.datasets:
         listing, source = run.listings[dataset.name], run.open_images(dataset)
-        if is_manifest_current(run.storage, dataset.name, make_manifest_key(source, listing)):
+        if run.is_inspected(dataset.name):
             continue
         if dataset.test is not None:
             check_dataset(run.study, dataset, listing)
@@ -136,12 +134,6 @@ def _list_indices(storage: Storage, job: ScoreJob) -> set[int]:
 def _count_train(plan: ManifestPlan) -> int:
     _, train = select_train(plan.listing)
     return int(train.num_rows)
-
-
-def _fit_pool(run: Run) -> PoolSize:
-    [pool] = run.study.scoring.list_pools(run.study.metrics)
-    [count] = fit_pools(request_scorers(run.study), run.cluster.connect())
-    return PoolSize(count.smallest, count.largest, pool.num_cpus, pool.num_gpus, count.initial)
 
 
 def _build_pool(

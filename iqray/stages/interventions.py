@@ -21,9 +21,9 @@ from iqray.interventions.interventions import (
     summarise_scores,
 )
 from iqray.interventions.worker import InterventionWorker
-from iqray.pools import Pool, PoolSize, run_pools
+from iqray.pools import Pool, run_pools
 from iqray.progress import show_line, show_stage
-from iqray.resources import WorkerRequest, fit_pools
+from iqray.resources import WorkerRequest
 from iqray.run import Run
 from iqray.scoring.plans import read_scores
 from iqray.settings.intervention import UNCHANGED, Intervention, Variant
@@ -159,10 +159,9 @@ def _list_missing(run: Run, rows: pa.Table, folder: str, table: str) -> Iterator
 
 
 def _build_pool(run: Run, tasks: list[tuple[Shard, dict[str, object]]]) -> Pool:
-    [count] = fit_pools([_REQUEST], run.cluster.connect())
     return Pool(
         name="ChangeImages",
-        size=PoolSize(1, count.largest, _REQUEST.num_cpus, initial_actors=count.initial),
+        size=run.fit_pool(_REQUEST),
         storage=run.storage,
         worker=InterventionWorker,
         worker_arguments={

@@ -14,14 +14,11 @@ from iqray.inputs.duplicates import (
 from iqray.inputs.manifest import (
     build_manifests,
     get_manifest_path,
-    is_manifest_current,
-    make_manifest_key,
     plan_manifest,
 )
-from iqray.pools import PoolSize
 from iqray.preflight import check_dataset, check_usable
 from iqray.progress import show_line, show_stage
-from iqray.resources import WorkerRequest, fit_pools
+from iqray.resources import WorkerRequest
 from iqray.run import Run
 
 DUPLICATES_PATH = "manifest/duplicates.parquet"
@@ -38,14 +35,12 @@ def make_manifests(run: Run) -> None:
             if dataset.test is not None:  # else the dataset is only scored, or embedded
                 check_dataset(run.study, dataset, listing)
             source = run.open_images(dataset)
-            if is_manifest_current(run.storage, dataset.name, make_manifest_key(source, listing)):
+            if run.is_inspected(dataset.name):
                 line.skip(listing.num_rows)
             else:
                 plans.append(plan_manifest(dataset.name, source, listing, shard_size))
         if plans:
-            request = WorkerRequest("manifest", num_cpus=1)
-            [count] = fit_pools([request], run.cluster.connect())
-            size = PoolSize(1, count.largest, initial_actors=count.initial)
+            size = run.fit_pool(WorkerRequest("manifest", num_cpus=1))
             build_manifests(run.storage, plans, size, lambda written: line(written.num_rows))
             run.record_seconds(line)
     for dataset in run.study.all_datasets:

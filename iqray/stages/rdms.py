@@ -12,10 +12,10 @@ import pandas as pd
 
 from iqray import schemas
 from iqray.identity import hash_content
-from iqray.pools import Pool, PoolSize, run_pools
+from iqray.pools import Pool, run_pools
 from iqray.progress import show_stage
 from iqray.rdms.worker import RdmWorker
-from iqray.resources import WorkerRequest, fit_pools
+from iqray.resources import WorkerRequest
 from iqray.run import Run
 from iqray.settings.embedding import OWN, PENULTIMATE, TRIALS
 from iqray.shards import Shard
@@ -129,10 +129,9 @@ def _plan_files(run: Run, source: RdmSource) -> list[dict[str, str]]:
 
 
 def _build_pool(run: Run, missing: list[_Planned]) -> Pool:
-    [count] = fit_pools([_REQUEST], run.cluster.connect())
     return Pool(
         name="WriteRdms",
-        size=PoolSize(1, count.largest, _REQUEST.num_cpus, initial_actors=count.initial),
+        size=run.fit_pool(_REQUEST),
         storage=run.storage,
         worker=RdmWorker,
         worker_arguments={"storage": run.storage},

@@ -162,10 +162,10 @@ def _build_pools(run: Run, plans: Sequence[ScorePlan], attempts: str) -> list[Po
     ):
         own = [plan for plan in plans if plan.job.metric in pool.metrics and plan.missing]
         if own:
-            busy.append((pool, request, own))
-    counts = fit_pools([request for _, request, _ in busy], run.cluster.connect())
+            busy.append((request, own))
+    counts = fit_pools([request for request, _ in busy], run.cluster.connect())
     pools = []
-    for (pool, _, own), count in zip(busy, counts, strict=True):
-        size = PoolSize(count.smallest, count.largest, pool.num_cpus, pool.num_gpus, count.initial)
+    for (request, own), count in zip(busy, counts, strict=True):
+        size = PoolSize.of(request, count)
         pools.append(build_score_pool(run.storage, own, size, attempts, settings.max_image_s))
     return pools
