@@ -18,7 +18,7 @@ from tests.ray_clusters import find_free_port, stop_group
 from tests.small_study import TIMEOUT_S
 
 PROJECT = Path(__file__).parent.parent
-IDLE_S = 6
+IDLE_S = 15  # longer than from the end of one stage to the work of the next
 
 
 @dataclass(frozen=True)

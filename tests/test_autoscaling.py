@@ -24,7 +24,7 @@ NUM_TRAIN = 48
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough that one actor alone scores for longer than a node takes to come."""
+    """Large enough that the node which comes first has not scored all when the other is there."""
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
     for split, count in (("train", NUM_TRAIN), ("val", 1)):
@@ -76,12 +76,13 @@ def test_workers_come_for_a_study_and_go_when_it_has_ended(
         inputs,
         tmp_path / "out",
         datasets=[{"name": "d", "root": str(images)}],
-        scoring={"shard_size": 1},
+        # Both at once: a pool that asks for its second actor when the first is busy may be done
+        # before a machine under load has started another node.
+        scoring={"shard_size": 1, "min_actors": MAX_WORKERS},
     )
     with start_autoscaling_head(MAX_WORKERS) as head:
         assert head.count_workers() == 0
         assert run_study(head, study, tmp_path / "cache") == MAX_WORKERS
-        # The pool of scoring begins with one actor, as there is room for none.
         for name in ("InspectAndScore_brisque_cnniqa", "ResourceTrainable"):
             assert len(set(head.list_actor_nodes(name))) == MAX_WORKERS, name
         wait_until_none_is_left(head)

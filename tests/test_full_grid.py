@@ -156,9 +156,9 @@ def read_train_images(root: Path, trial_id: str) -> pd.DataFrame:
 def test_one_line_per_stage(finished: tuple[Path, str]) -> None:
     _, text = finished
     # A stage that takes long has lines of its progress before its last.
-    stages = [name for name, _ in groupby(line.split(" ")[0] for line in text.splitlines())][1:9]
+    stages = [name for name, _ in groupby(line.split(" ")[0] for line in text.splitlines())][1:10]
     assert stages[:5] == ["ray", "images", "manifest", "scores", "subsets"]
-    assert stages[5:] == ["trials", "results", "statistics"]
+    assert stages[5:] == ["trials", "results", "statistics", "report"]
     assert "dashboard at http://127.0.0.1:" in text
     assert "images, inspected and scored in" in text
     assert "48 of 48 scores" in text
