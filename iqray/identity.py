@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-_HASHED_VALUES = 65_536
+_HASHED_VALUES = 16_384
 
 
 def hash_content(value: object) -> str:

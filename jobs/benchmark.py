@@ -49,7 +49,7 @@ memory scores small generated images with jobs/score.py, once for each number of
 the peaks of its processes' memory. It holds when the largest worker and the object store take at
 most 1.25 times as much for the most images as for the fewest (for the object store also: less than
 64 bytes more an image, which task descriptions take) and the driver grows by less than 1 KiB an
-image. Linux only; 15 minutes and 0.5 GB of disk for 10,000 and 100,000 images on 2 busy cores.
+image. Linux only; 2 minutes and 0.5 GB of disk for 10,000 and 100,000 images on 2 free cores.
 
 report writes an invented finished study of the paper's size (192 cells, three seeds, manifests of
 2 million rows) and makes its report by jobs/report.py, as often as --repeats says. It holds when no

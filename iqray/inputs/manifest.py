@@ -149,6 +149,9 @@ def finish_manifest(storage: Storage, plan: ManifestPlan) -> None:
     storage.write_table(get_manifest_path(plan.dataset), table, key=plan.key)
     storage.delete_folder(plan.directory)
     storage.delete(plan.listing_path)
+    # Arrow keeps what this took, as much again as the table, for tables to come.
+    del table
+    pa.default_memory_pool().release_unused()
 
 
 def read_manifest(storage: Storage, dataset: str) -> pa.Table:
