@@ -169,13 +169,16 @@ def _stream(pool: Pool) -> Iterator[Written]:
     import ray
 
     operator = type(pool.name, (_ShardOperator,), {"worker": pool.worker})
-    blocks = [_pack_task(shard, instructions) for shard, instructions in pool.tasks]
-    finished = ray.data.from_arrow(blocks).map_batches(
+    items = [_pack_task(shard, instructions) for shard, instructions in pool.tasks]
+    # A block for each, so that Ray Data can never split or merge shards. `from_arrow` would ask
+    # workers for the blocks' sizes, and its tasks keep the processes that Ray has ready: the pool's
+    # actors would wait for new ones.
+    finished = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         operator,
         fn_constructor_kwargs={"storage": pool.storage, "arguments": pool.worker_arguments},
         batch_size=1,
         batch_format="pyarrow",
-        compute=_choose_strategy(pool.size, len(blocks)),
+        compute=_choose_strategy(pool.size, len(items)),
         num_cpus=pool.size.num_cpus,
         num_gpus=pool.size.num_gpus,
     )
@@ -235,9 +238,9 @@ def _reraise_mistake(error: BaseException) -> None:
         cause = cause.__cause__
 
 
-def _pack_task(shard: Shard, instructions: dict[str, Any]) -> pa.Table:
-    """One row for a whole shard, so that Ray Data can never split or merge shards."""
-    return pa.table({"task": [json.dumps({"shard": asdict(shard), "instructions": instructions})]})
+def _pack_task(shard: Shard, instructions: dict[str, Any]) -> dict[str, str]:
+    """One row for a whole shard."""
+    return {"task": json.dumps({"shard": asdict(shard), "instructions": instructions})}
 
 
 class _ShardOperator:

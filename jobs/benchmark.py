@@ -207,9 +207,15 @@ def run_suite(arguments: argparse.Namespace) -> list[BenchmarkRow]:
             build = build_scoring if is_scoring else build_training
             benchmark = build(name, arguments, Path(folder))
             warms_up = name not in (*PROCESS_NAMES, *GRID_NAMES)
-            rows.append(measure(benchmark, arguments.repeats, warms_up=warms_up))
+            report = None if warms_up else show_pair
+            rows.append(measure(benchmark, arguments.repeats, warms_up=warms_up, report=report))
         print(format_row(rows[-1]), flush=True)
     return rows
+
+
+def show_pair(peer_s: float, ours_s: float) -> None:
+    """A pair of whole processes takes minutes: what is known of it is shown at once."""
+    print(f"  pair: {peer_s:.1f} s, {ours_s:.1f} s, ratio {peer_s / ours_s:.2f}", flush=True)
 
 
 def run_scoring_on_gpu(arguments: argparse.Namespace) -> list[BenchmarkRow]:

@@ -66,6 +66,14 @@ def test_without_warm_up_the_first_pair_is_compared_and_counts() -> None:
         run_ours=lambda: runs.append("ours"),
         compare=lambda *_: Fidelity(True, "equal"),
     )
-    row = measure(benchmark, 5, clock=lambda: next(times_s), warms_up=False)
+    pairs_s: list[tuple[float, float]] = []
+    row = measure(
+        benchmark,
+        5,
+        clock=lambda: next(times_s),
+        warms_up=False,
+        report=lambda *pair_s: pairs_s.append(pair_s),
+    )
+    assert pairs_s == [(1, 1)] * 5
     assert runs == ["peer", "ours"] * 5
     assert (row.ratio, row.holds) == (1.0, True)

@@ -86,6 +86,7 @@ def measure(
     num_repeats: int = MIN_REPEATS,
     clock: Callable[[], float] = time.perf_counter,
     warms_up: bool = True,
+    report: Callable[[float, float], None] | None = None,
 ) -> BenchmarkRow:
     """Time both ways in turn, and compare what they give.
 
@@ -95,6 +96,7 @@ def measure(
         clock: seconds from any start.
         warms_up: whether a pair runs first that does not count. A process of its own, whose start
             counts, has nothing to warm up.
+        report: told each pair's times, in seconds, as soon as they are known.
 
     Raises:
         StudyError: fewer than `MIN_REPEATS` pairs.
@@ -111,6 +113,8 @@ def measure(
         theirs, peer_s = _time(benchmark.run_peer, clock)
         ours, ours_s = _time(benchmark.run_ours, clock)
         pairs_s.append((peer_s, ours_s))
+        if report is not None:
+            report(peer_s, ours_s)
         if number == 0 and not warms_up:
             fidelity = benchmark.compare(ours, theirs)
     ratio = statistics.median(peer_s / ours_s for peer_s, ours_s in pairs_s)
