@@ -22,7 +22,7 @@ from iqray.results.difficulty import read_difficulty
 from iqray.settings.control import RANDOM
 from iqray.storage import Storage
 from iqray.study import Study
-from iqray.trials import count_images, select_usable
+from iqray.usable_images import count_images, select_usable
 
 
 def check_study(study: Study, storage: Storage) -> dict[str, pa.Table]:

@@ -15,10 +15,10 @@ from iqray.report.figures.pictures import CentroidMap
 from iqray.report.inputs import ReportInputs
 from iqray.results.cells import build_cells
 from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
+from iqray.settings.subset import SUBSET_NAMES
 from iqray.statistics.diagnostics import build_diagnostics, diagnose_subsets
 from iqray.statistics.intervals import build_intervals
 from iqray.statistics.statistics import compute_statistics
-from iqray.study import SUBSET_NAMES
 
 DATASETS = ("demo_a", "demo_b")
 ARCHITECTURES = ("alexnet", "resnet50")

@@ -10,8 +10,8 @@ from iqray.errors import StudyError
 from iqray.results.cells import build_cells
 from iqray.results.controls import choose_controls, compare_cells, place_cells
 from iqray.results.difficulty import read_difficulty
+from iqray.settings.subset import SUBSET_NAMES
 from iqray.storage import Storage
-from iqray.study import SUBSET_NAMES
 from tests.report_inputs import make_results, make_study_cells
 
 COUNTS = {f"c{number:02d}": 100 + 10 * number for number in range(40)}

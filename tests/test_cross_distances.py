@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 from iqray.benchmarks.invented_results import make_cross_distances
 from iqray.errors import StudyError
 from iqray.results.cross_distances import average_cross_distances, keep_current, measure_subset
-from iqray.study import SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
 from tests.report_inputs import make_inputs
 
 CATEGORIES = ["ant"] * 3 + ["bee"] * 4 + ["cat"] * 3

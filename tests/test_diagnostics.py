@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from iqray import schemas
 from iqray.categories.category_stats import STATISTICS, compute_category_stats
+from iqray.settings.subset import RANGES, SubsetRules
 from iqray.statistics.diagnostics import (
     CONFOUNDS,
     build_diagnostics,
@@ -17,7 +18,6 @@ from iqray.statistics.diagnostics import (
     diagnose_scores,
     diagnose_subsets,
 )
-from iqray.study import RANGES, SubsetRules
 
 RULES = SubsetRules(k=2)
 CATEGORIES = ("ant", "bee", "cat", "dog", "eel")

@@ -16,7 +16,7 @@ from iqray.categories.category_stats import compute_category_stats
 from iqray.categories.subsets import choose_subsets
 from iqray.scoring.gate import MIN_SPEARMAN, make_gate_key
 from iqray.scoring.gated_scores import _replace_rows
-from iqray.study import SubsetRules
+from iqray.settings.subset import SubsetRules
 from tests.conftest import make_pixels
 from tests.small_study import TIMEOUT_S, write_study
 

@@ -19,8 +19,9 @@ from iqray.results.paper_check import (
     read_headlines,
     tabulate_survival,
 )
+from iqray.settings.subset import SUBSET_NAMES
 from iqray.storage import Storage
-from iqray.study import PAPER_METRICS, SUBSET_NAMES
+from iqray.study import PAPER_METRICS
 
 JOB = Path(__file__).parent.parent / "jobs" / "check_paper.py"
 OWN_NAMES = {name: name for name in PAPER_DATASETS}

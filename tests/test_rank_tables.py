@@ -12,7 +12,7 @@ from iqray.results.cells import build_cells
 from iqray.results.distances import DEFINITIONS, PAPER_DEFINITION
 from iqray.results.rank_tables import build_distances, build_ranks, count_definitions
 from iqray.results.ranks import count_ranks, rank_cells
-from iqray.study import SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
 from tests.report_inputs import make_results, make_study_cells
 
 LOWER_BETTER = {"brisque": True, "musiq": False}

@@ -8,7 +8,7 @@ import pytest
 
 from iqray.results.ranks import MEASURES, average_over_seeds, count_ranks, rank_cells
 from iqray.schemas import RANK_COUNTS
-from iqray.study import SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
 
 RANKS = [f"rank_{measure}" for measure in MEASURES]
 

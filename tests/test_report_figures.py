@@ -13,7 +13,7 @@ from iqray.report.figures.categories import build_overlap_matrix
 from iqray.report.figures.measures import plot_accuracies
 from iqray.report.figures.pictures import CentroidMap, pick_examples
 from iqray.report.figures.style import colour_of
-from iqray.study import SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
 from tests.report_inputs import make_inputs
 
 

@@ -9,7 +9,7 @@ import pytest
 from iqray.results.cells import build_cells, count_images, count_scores, summarise, tabulate_firsts
 from iqray.results.ranks import average_over_seeds, count_ranks
 from iqray.schemas import CELLS, RANK_COUNTS
-from iqray.study import SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
 
 ARCHITECTURES = ("alexnet", "vgg16")
 

@@ -9,9 +9,9 @@ import pytest
 
 from iqray import schemas
 from iqray.results.ranks import MEASURES
+from iqray.settings.subset import SUBSET_NAMES
 from iqray.statistics.rank_tests import adjust_holm, permute_labels, run_friedman
 from iqray.statistics.statistics import compute_statistics
-from iqray.study import SUBSET_NAMES
 
 DATASETS = ("imagenet", "ecoset")
 ARCHITECTURES = ("alexnet", "resnet50", "vgg16")

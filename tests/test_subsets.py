@@ -8,7 +8,7 @@ import pytest
 from iqray import schemas
 from iqray.categories.subsets import choose_subsets, swap_orientation
 from iqray.errors import StudyError
-from iqray.study import SUBSET_NAMES, SubsetRules
+from iqray.settings.subset import SUBSET_NAMES, SubsetRules
 
 
 def make_stats(means: dict[str, float], ranges: dict[str, float], **changes: Any) -> pa.Table:

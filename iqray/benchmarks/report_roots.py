@@ -28,6 +28,7 @@ from iqray.metrics.registry import find_metric
 from iqray.recipes import ARCHITECTURES
 from iqray.results.cells import build_cells
 from iqray.results.ranks import COMBINATION, MEASURES, count_ranks
+from iqray.settings.subset import SUBSET_NAMES, SubsetRules
 from iqray.stages.controls import CONTROLS_PATH
 from iqray.stages.manifest import DUPLICATES_PATH
 from iqray.stages.results import (
@@ -52,7 +53,7 @@ from iqray.statistics.diagnostics import (
 from iqray.statistics.intervals import build_intervals
 from iqray.statistics.statistics import compute_statistics
 from iqray.storage import Storage
-from iqray.study import PAPER_METRICS, SUBSET_NAMES, SubsetRules
+from iqray.study import PAPER_METRICS
 from iqray.study_record import StudyRecord, write_study_record
 from iqray.tables import write_with_csv
 from iqray.trials import Cell

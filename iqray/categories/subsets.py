@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from iqray import schemas
 from iqray.errors import StudyError
-from iqray.study import AVERAGES, SubsetRules
+from iqray.settings.subset import AVERAGES, SubsetRules
 
 
 def choose_subsets(

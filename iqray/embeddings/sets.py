@@ -15,7 +15,8 @@ from iqray.embeddings.network_kinds import Network
 from iqray.identity import hash_content, hash_rows
 from iqray.settings.embedding import ALL_CATEGORIES, ALL_SUBSETS, OWN, TRIALS
 from iqray.study import Study
-from iqray.trials import Cell, Trial, select_usable
+from iqray.trials import Cell, Trial
+from iqray.usable_images import select_usable
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from iqray import schemas
 from iqray.settings.intervention import CHOICES, FARTHEST, NEAREST, Intervention, Variant
 from iqray.study import Study
-from iqray.trials import select_usable
+from iqray.usable_images import select_usable
 
 _MEASURES = ("top1", "top5", "distance")
 

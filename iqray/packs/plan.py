@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from iqray.errors import StudyError
 from iqray.packs.building import compute_stored_shapes
 from iqray.recipes import StoredSide
-from iqray.trials import Trial, select_usable
+from iqray.trials import Trial
+from iqray.usable_images import select_usable
 
 _GIB = 2**30
 

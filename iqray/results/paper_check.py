@@ -26,7 +26,8 @@ from scipy.stats import binomtest
 from iqray.recipes import ARCHITECTURES
 from iqray.results.distances import PAPER_DEFINITION
 from iqray.schemas import PAPER_CHECK
-from iqray.study import PAPER_METRICS, SUBSET_NAMES
+from iqray.settings.subset import SUBSET_NAMES
+from iqray.study import PAPER_METRICS
 
 EXACT, CONSISTENT, DIRECTION = "exact", "consistent", "direction"
 NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"

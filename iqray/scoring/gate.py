@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from iqray.identity import hash_content
-from iqray.study import SubsetRules
+from iqray.settings.subset import SubsetRules
 
 # How much larger an error may be than any that was seen.
 SAFETY = 2.0

@@ -27,9 +27,9 @@ from iqray.scoring.gate import (
 )
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.plans import ScorePlan, get_record_path, plan_scores
+from iqray.settings.subset import SubsetRules
 from iqray.shards import Shard
 from iqray.storage import Storage
-from iqray.study import SubsetRules
 
 _STATS_COLUMNS = ["dataset", "metric", "category", "score", "status", "weights"]
 

@@ -27,7 +27,8 @@ from iqray.scoring.plans import read_scores
 from iqray.stages.subsets import SUBSETS_PATH
 from iqray.study import Study
 from iqray.tables import write_with_csv
-from iqray.trials import Trial, TrialPlanner, count_images, select_usable
+from iqray.trials import Trial, TrialPlanner
+from iqray.usable_images import count_images, select_usable
 
 CONTROL_SUBSETS_PATH = "results/control_subsets.parquet"
 CONTROL_CELLS_PATH = "results/control_cells.parquet"

@@ -13,7 +13,7 @@ from iqray.progress import show_stage
 from iqray.run import Run
 from iqray.scoring.plans import read_scores
 from iqray.stages.scores import plan_study_scores
-from iqray.trials import count_images, select_usable
+from iqray.usable_images import count_images, select_usable
 
 CATEGORY_STATS_PATH = "category_stats.parquet"
 SUBSETS_PATH = "subsets.parquet"

@@ -29,8 +29,8 @@ import pyarrow as pa
 from iqray.categories.category_stats import STATISTICS
 from iqray.results.ranks import describe_weights
 from iqray.schemas import DIAGNOSTICS
+from iqray.settings.subset import RANGES, SubsetRules
 from iqray.statistics.reliability import correlate_ranks, measure_reliability
-from iqray.study import RANGES, SubsetRules
 
 # What should not decide which categories are chosen.
 CONFOUNDS = ("num_images", "median_pixels", "bytes_per_pixel")

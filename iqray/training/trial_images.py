@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray.packs.packing import Pack, PackedImages, concatenate
-from iqray.trials import Trial, select_usable
+from iqray.trials import Trial
+from iqray.usable_images import select_usable
 
 # Opens the packs of images' categories, in the order of the trial's.
 OpenPacks = Callable[[pa.Table], list[Pack]]
