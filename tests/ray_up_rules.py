@@ -56,6 +56,15 @@ def check_no_way_in(config: dict[str, Any]) -> None:
     assert "0.0.0.0/0" not in yaml.safe_dump(config)
 
 
+def check_notices(config: dict[str, Any]) -> None:
+    """Workers, some of which are spot, turn their cloud's notice into a drained node."""
+    cloud = config["provider"]["type"]
+    commands = config["worker_start_ray_commands"]
+    [place] = [i for i, line in enumerate(commands) if f"-m iqray.preemption {cloud} " in line]
+    assert "--fork" in commands[place]  # or the node would never be ready
+    assert any("ray start" in line for line in commands[:place])
+
+
 def check_aws_groups(config: dict[str, Any]) -> None:
     """Every node has a security group of ours: without one Ray makes one with SSH open to all.
 

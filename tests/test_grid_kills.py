@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from iqray.trials import Trial
+from tests.metadata_server import MetadataServer, serve_metadata
 from tests.ray_clusters import provide_clusters
 from tests.small_study import TIMEOUT_S
 from tests.small_trials import make_runner
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.slow
 # 12 training images in batches of 4: three steps are an epoch.
 NUM_STEPS = [13, 12]
 KILLED_AT = 7  # the earliest step, with two epochs in the log
+
+NOTICE_S = 120  # of Amazon's
 
 PROCESS_TITLE = "ResourceTrainable"  # Tune's name for a process that runs trials
 
@@ -155,7 +158,7 @@ def test_the_trial_of_a_lost_node_is_continued_elsewhere(
     grid.check_same_as(unbroken, rows)
 
 
-def test_a_node_about_to_be_taken_away_is_a_reason_for_a_checkpoint(
+def test_a_notice_of_the_cloud_is_a_reason_for_a_checkpoint(
     images: Path, make_cluster: Callable[..., Any], tmp_path: Path
 ) -> None:
     cluster = make_cluster(num_cpus=0)
@@ -165,16 +168,32 @@ def test_a_node_about_to_be_taken_away_is_a_reason_for_a_checkpoint(
     grid.num_steps = [5000]  # longer than the test
     process = grid.start()
     wait_for_file(grid, "trial.json")
-    drain = ["drain-node", "--address", cluster.address, "--node-id", node.node_id]
-    drain += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    drain += ["--deadline-remaining-seconds", "120"]
-    deadline = time.time() + 120
-    subprocess.run([Path(sys.executable).parent / "ray", *drain], check=True, capture_output=True)
+    with serve_metadata() as metadata:
+        command = [sys.executable, "-m", "iqray.preemption", "aws", "--metadata-url", metadata.url]
+        command += ["--address", cluster.address, "--node-id", node.node_id]
+        watcher = subprocess.Popen(command)
+        try:
+            await_question(metadata, watcher)
+            metadata.left_s = NOTICE_S
+            deadline = time.time() + NOTICE_S
+            assert watcher.wait(NOTICE_S) == 0
+        finally:
+            watcher.kill()
+            watcher.wait()
     grid.wait_for_checkpoint(step=1)
     checkpoint = grid.output / "trials" / grid.last.trial_id / "checkpoint/state.json"
     assert checkpoint.stat().st_mtime < deadline
     process.kill()
     grid.process.communicate()
+
+
+def await_question(metadata: MetadataServer, watcher: subprocess.Popen[bytes]) -> None:
+    """Wait until somebody watches the metadata service, which has no notice yet."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not metadata.num_questions:
+        assert watcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def wait_for_file(grid: Grid, name: str) -> None:
