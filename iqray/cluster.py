@@ -108,14 +108,8 @@ class Cluster:
 
 
 def _quieten_ray() -> None:
-    """Keep Ray Data's console lines out of the terminal; its own log files keep everything."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    """Keep Ray's console lines out of the terminal; its own log files keep everything."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 

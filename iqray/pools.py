@@ -6,6 +6,7 @@ through the object store, whose use does not grow with the images.
 """
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -168,6 +169,7 @@ def _stream(pool: Pool) -> Iterator[Written]:
     """Execute a pool; yields what its workers have written as they go."""
     import ray
 
+    _quieten_data()
     operator = type(pool.name, (_ShardOperator,), {"worker": pool.worker})
     items = [_pack_task(shard, instructions) for shard, instructions in pool.tasks]
     # A block for each, so that Ray Data can never split or merge shards. `from_arrow` would ask
@@ -199,6 +201,16 @@ def _stream(pool: Pool) -> Iterator[Written]:
     finally:
         rows.close()  # ends the execution, where not all rows were wanted
         _join_scheduler(finished)
+
+
+def _quieten_data() -> None:
+    """Keep Ray Data's console lines out of the terminal; its own log files keep everything."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _join_scheduler(finished: Any) -> None:
