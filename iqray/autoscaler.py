@@ -19,7 +19,7 @@ from iqray.resources import NodeResources
 
 logger = logging.getLogger(__name__)
 
-# For node groups without end.
+# For node groups without end: KubeRay's default for the largest number is 2^31 - 1.
 _MANY_NODES = 1000
 
 # Where `ray up` puts the settings on the head, as the start commands of cluster/*.yaml name it.
@@ -74,7 +74,7 @@ def list_reported_groups(report: Any) -> list[NodeGroup]:
     return [
         NodeGroup(
             _find_resources(group.resources),
-            _MANY_NODES if group.max_count < 0 else group.max_count,
+            _MANY_NODES if group.max_count < 0 else min(_MANY_NODES, group.max_count),
         )
         for group in (report.node_group_configs if report is not None else ())
     ]
@@ -82,7 +82,7 @@ def list_reported_groups(report: Any) -> list[NodeGroup]:
 
 def list_groups(settings: Mapping[str, Any]) -> list[NodeGroup]:
     """Groups of workers in an autoscaler's settings, which have the form of `ray up`'s file."""
-    most = settings.get("max_workers", _MANY_NODES)
+    most = min(_MANY_NODES, settings.get("max_workers", _MANY_NODES))
     return [
         NodeGroup(
             _find_resources(group.get("resources", {})), min(most, group.get("max_workers", most))

@@ -27,7 +27,8 @@ from iqray.errors import StudyError
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 5  # of the metadata service, which is on the machine itself
-_RETRY_S = 1  # when Ray does not answer
+_RETRY_S = 1  # when Ray does not take it
+_TRY_S = 20.0  # Ray's command waits longer for a head that does not answer than a node may have
 
 # What Compute Engine leaves a spot machine for shutting down, at best ("Spot VMs").
 _GCP_NOTICE_S = 30.0
@@ -154,13 +155,16 @@ def wait_for_notice(read: Callable[[], float | None], poll_s: float) -> float:
         time.sleep(poll_s)
 
 
-def drain(left_s: float, address: str | None = None, node_id: str | None = None) -> None:
+def drain(
+    left_s: float, address: str | None = None, node_id: str | None = None, try_s: float = _TRY_S
+) -> None:
     """Tell Ray that a node goes, again and again while Ray does not take it.
 
     Args:
         left_s: seconds until the node goes.
         address: of Ray's head; that of this node's Ray if none.
         node_id: of the node; this one if none.
+        try_s: after which Ray is asked anew, seconds.
 
     Raises:
         StudyError: Ray has not taken it in time.
@@ -168,17 +172,16 @@ def drain(left_s: float, address: str | None = None, node_id: str | None = None)
     end_s = time.monotonic() + left_s
     while True:
         remaining_s = max(0, int(end_s - time.monotonic()))
-        done = subprocess.run(  # noqa: S603 (our own arguments)
-            _describe_drain(remaining_s, address, node_id),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
+        command = _describe_drain(remaining_s, address, node_id)
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=try_s)  # noqa: S603
+        except subprocess.SubprocessError as error:
+            if remaining_s == 0:
+                raise StudyError(f"Ray has not drained the node in time: {error}") from error
+            logger.warning("Ray does not drain the node (%s); asking again", error)
+            time.sleep(_RETRY_S)
+        else:
             return
-        if remaining_s == 0:
-            raise StudyError(f"Ray has not drained the node in time: {done.stderr.strip()}")
-        time.sleep(_RETRY_S)
 
 
 def _describe_drain(remaining_s: int, address: str | None, node_id: str | None) -> list[str]:

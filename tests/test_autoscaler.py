@@ -43,8 +43,9 @@ def test_a_cluster_of_no_workers_yet_can_be_asked_for_gpus() -> None:
     assert fit_count(WorkerRequest("scoring", num_cpus=4, num_gpus=0.5), cluster) == 8
 
 
-def test_groups_without_end_are_many() -> None:
-    assert len(list(list_future_nodes([], report(({"CPU": 1}, -1))))) >= 1000
+@pytest.mark.parametrize("max_count", [-1, 2**31 - 1])
+def test_groups_without_end_are_many_but_can_be_counted(max_count: int) -> None:
+    assert len(list(list_future_nodes([], report(({"CPU": 1}, max_count))))) == 1000
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
@@ -67,6 +68,14 @@ def read_raycluster() -> dict[str, Any]:
 def test_a_raycluster_tells_its_groups() -> None:
     groups = list_groups(derive_kuberay_settings(read_raycluster()))
     assert groups == [NodeGroup(NodeResources(30, 0), 4), NodeGroup(NodeResources(14, 1), 8)]
+
+
+def test_a_raycluster_whose_groups_have_no_end_can_be_counted() -> None:
+    cluster = read_raycluster()
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        group["maxReplicas"] = 2**31 - 1  # what KubeRay fills in
+    groups = list_groups(derive_kuberay_settings(cluster))
+    assert [group.max_nodes for group in groups] == [1000, 1000]
 
 
 def test_a_raycluster_without_an_autoscaler_stays_as_it_is() -> None:

@@ -1,6 +1,7 @@
 """Lower precision behind the rank gate, as a whole: the real job with bfloat16 on the CPU."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,14 @@ def test_subsets_of_lower_precision_are_those_of_full(
         assert (rows["score"][~rescored] != exact[rows.index[~rescored]]).any()
     assert f"rank gate    d/cnniqa: {record['num_categories_in_full_precision']} of 40" in text
     assert (pd.read_parquet(gated / "scores/d/brisque")["precision"] == "fp32").all()
+
+    # Killed when one category was scored in full: the errors of one tell nothing of the others'.
+    shutil.rmtree(gated / "scores/d/cnniqa")
+    for path in sorted((gated / "gate/exact/d/cnniqa").glob("*.parquet"))[1:]:
+        path.unlink()
+    score(inputs, graded, gated, "bf16")
+    assert json.loads((gated / "scores/d/cnniqa/_complete.json").read_text())["gate"] == record
+    pd.testing.assert_frame_equal(choose(gated, "cnniqa"), b)
 
     before = {path: path.stat().st_mtime_ns for path in (gated / "scores").rglob("*.parquet")}
     assert "all there before" in score(inputs, graded, gated, "bf16")

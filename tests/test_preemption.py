@@ -53,7 +53,7 @@ def test_a_proxy_is_never_asked(metadata: MetadataServer, monkeypatch: pytest.Mo
 
 def test_a_ray_that_is_not_there_is_an_error_when_the_time_is_up() -> None:
     with pytest.raises(StudyError, match="not drained the node in time"):
-        drain(0, address="127.0.0.1:9", node_id="ab" * 28)
+        drain(0, address="127.0.0.1:9", node_id="ab" * 28, try_s=0.5)
 
 
 def test_unknown_clouds_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

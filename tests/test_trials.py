@@ -17,10 +17,10 @@ from iqray.trials import (
     Cell,
     Trial,
     TrialPlanner,
-    _ImageIndex,
     order_longest_first,
     plan_trials,
 )
+from iqray.usable_images import ImageIndex
 
 VERSIONS = {"torch": "2.15.0", "training": "1"}
 CATEGORIES = ("a", "b", "c", "d")
@@ -264,7 +264,7 @@ def test_counts_and_hashes_are_those_of_a_plain_loop(is_shuffled: bool) -> None:
     rows[5]["path"], rows[6]["path"] = "train/a/größe", "train/a/größe\x01"
     order = np.random.default_rng(0).permutation(len(rows)) if is_shuffled else range(len(rows))
     table = pa.Table.from_pylist([rows[index] for index in order], schema=schemas.MANIFEST)
-    index = _ImageIndex(pa.concat_tables([table.slice(0, 9), table.slice(9)]))
+    index = ImageIndex(pa.concat_tables([table.slice(0, 9), table.slice(9)]))
     for categories in ("a", "b", "abd", "cd", "x"):
         assert index.hash_images(categories) == hash_plainly(rows, categories)
         for split in ("train", "test"):

@@ -99,9 +99,13 @@ class GatedScores:
         """Categories that have to be scored in full precision, given those that are."""
         names = list(self.categories)
         exact = self._read_exact()
-        if exact is None:
-            return [names[index] for index in draw_calibration(len(names))]
-        missing = sorted(set(names) - set(exact["category"].to_pylist()))
+        known = set() if exact is None else set(exact["category"].to_pylist())
+        calibration = [names[index] for index in draw_calibration(len(names))]
+        # All of them before anything is decided, also after a kill: fewer tell less of errors.
+        uncalibrated = [name for name in calibration if name not in known]
+        if exact is None or uncalibrated:
+            return uncalibrated
+        missing = sorted(set(names) - known)
         if self.measure_spearman(exact) < MIN_SPEARMAN:
             return missing
         found = self._find_open(compute_category_stats(exact).to_pandas().set_index("category"))
