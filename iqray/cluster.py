@@ -11,6 +11,7 @@ from iqray.autoscaler import list_future_nodes, read_groups
 from iqray.environment import set_variables
 from iqray.errors import StudyError
 from iqray.progress import show_line
+from iqray.ray_token import provide_token
 from iqray.resources import ClusterResources, NodeResources, WorkerRequest, fit_pools
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Cluster:
     def __init__(
         self, address: str | None = None, requests: Sequence[Sequence[WorkerRequest]] = ()
     ) -> None:
-        self._address = address or os.environ.get("RAY_ADDRESS")
+        self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._requests = tuple(requests)
         self._resources: ClusterResources | None = None
 
@@ -70,12 +71,13 @@ class Cluster:
     def _start(self) -> ClusterResources:
         # Workers start with this environment's own python, not through `uv run`.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        # A Ray started here listens on this machine only; a cluster sets its own mode.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
         if self._address is None:
+            # Its ports are open to the network. Ray sets RAY_AUTH_MODE to token for a Ray that it
+            # starts, for this process and all below, unless the environment says otherwise.
+            provide_token()
             settings: dict[str, Any] = {
                 "address": "local",
                 "object_store_memory": _LOCAL_OBJECT_STORE_BYTES,
@@ -93,18 +95,31 @@ class Cluster:
         try:
             with environment:
                 context = ray.init(**settings, logging_level=logging.ERROR, log_to_driver=False)
-        except ConnectionError as error:
-            raise StudyError(
-                f"no Ray cluster answers at '{self._address}'; start one with `ray start --head`, "
-                "or leave --address and RAY_ADDRESS out to run on this machine"
-            ) from error
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise StudyError(self._explain(error)) from error
         if context.dashboard_url:
-            show_line("ray", f"dashboard at http://{context.dashboard_url}")
+            key = (
+                " (token: ray get-auth-token)" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+            )
+            show_line("ray", f"dashboard at http://{context.dashboard_url}{key}")
         _quieten_ray()
         alive = list_alive()
         # A Ray started here stays as it is, also on a machine that is the head of another cluster.
         groups = [] if self._address is None else read_groups()
         return ClusterResources(alive, tuple(list_future_nodes(alive, groups)))
+
+    def _explain(self, error: Exception) -> str:
+        """What a user can do about a Ray that cannot be started or joined."""
+        first_line = str(error).strip().partition("\n")[0]
+        if self._address is None:
+            return f"Ray cannot be started on this machine: {first_line}"
+        if isinstance(error, ConnectionError):
+            first_line = "nothing answers"
+        return (
+            f"the Ray cluster at '{self._address}' cannot be joined: {first_line}; start one with "
+            "`ray start --head`, give its host:port and token, or leave --address and RAY_ADDRESS "
+            "out to run on this machine"
+        )
 
 
 def _quieten_ray() -> None:
