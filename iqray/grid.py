@@ -98,13 +98,7 @@ def run_trials(
     """
     if not trials:
         return
-    # Tune's per-trial loggers write three files and a TensorBoard log that nobody reads here.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    # An interrupt must reach the job; Tune would take the first one and return as if finished.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # Paths of the study are relative to where the job was started.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    _set_environment()
     import ray
     from ray import tune
 
@@ -136,13 +130,32 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=resources.max_retries),
             ),
         ).fit()
-    ended = [results[index] for index in range(len(results))]
-    for result in ended:
+    _judge_ended([results[index] for index in range(len(results))], runner.storage)
+
+
+def _set_environment() -> None:
+    """What Ray Tune reads as it is imported or starts."""
+    # Tune's per-trial loggers write three files and a TensorBoard log that nobody reads here.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # An interrupt must reach the job; Tune would take the first one and return as if finished.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Paths of the study are relative to where the job was started.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
+
+def _judge_ended(results: Sequence[Any], storage: Storage) -> None:
+    """Record trials whose process ended.
+
+    Raises:
+        StudyError: a trial has met one, which every other would have met as well.
+    """
+    for result in results:
         if result.metrics and _MISTAKE in result.metrics:
             raise StudyError(result.metrics[_MISTAKE])
-    for result in ended:
+    for result in results:
         if result.error is not None and result.config is not None:
-            _record_crash(runner.storage, result.config["trial_id"], result.error)
+            _record_crash(storage, result.config["trial_id"], result.error)
 
 
 def _record_crash(storage: Storage, trial_id: str, error: BaseException) -> None:
