@@ -57,7 +57,10 @@ class ScoringSettings(StudyPart):
         "whatever decides about a subset",
     )
     max_image_s: float = Field(
-        1800, gt=0, description="an image that takes longer with a metric is recorded as crashed"
+        1800,
+        gt=0,
+        description="an image that takes longer with a metric is recorded as crashed; reading and "
+        "decoding those around it, up to 32 megapixels, counts too",
     )
 
     @model_validator(mode="after")
