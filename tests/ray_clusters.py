@@ -1,5 +1,6 @@
 """Ray clusters of several nodes on this machine, for tests that lose some of them."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -7,6 +8,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def find_free_port() -> int:
@@ -41,3 +44,16 @@ def provide_clusters() -> Iterator[Callable[..., Any]]:
     yield make
     for cluster in clusters:
         cluster.shutdown()
+
+
+def lose_node(cluster: Any, node: Any) -> None:
+    """Take a node away with all its processes at once, as a machine that loses its power does.
+
+    `Cluster.remove_node` kills Ray's own; the workers would notice that a little later.
+    """
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    workers = raylet.children(recursive=True)
+    cluster.remove_node(node, allow_graceful=False)
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
