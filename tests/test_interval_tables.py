@@ -40,5 +40,7 @@ def test_the_finding_says_what_its_interval_draws(inputs):
     expected = find_mean_rank(intervals, best)
     interval = f"{expected['rank_low']:.2f} to {expected['rank_high']:.2f}"
     assert f"{interval} over drawn categories, images and seeds" in text
+    assert "Over 2 datasets p = " in text
+    assert "after Holm, where no p-value before it can be below 0.042." in text
     without = describe_certainty(statistics, intervals[:0], "top1")
     assert "over drawn clusters and seeds" in without

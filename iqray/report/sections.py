@@ -109,7 +109,13 @@ def _build_trust(inputs: ReportInputs) -> Section:
         "trust",
         "How far to trust it",
         "Clusters are pairs of dataset and metric: their architectures share the categories, so "
-        "they are permuted and drawn together. Chance ranks every subset in the middle. Holm's "
+        "they are permuted and drawn together. Tests and intervals over clusters, Nemenyi's and "
+        "the interaction included, take metrics of a dataset for independent, though they rank the "
+        "same categories: the more the metrics agree, the more p-values are too small and "
+        "intervals too narrow. The permutation over datasets permutes all metrics and "
+        "architectures of a dataset together and takes only datasets for independent; of few "
+        "datasets it can show little, as the smallest p-value that it can give says. "
+        "Chance ranks every subset in the middle. Holm's "
         "method allows for three measures, but not for any other choice of this study. Intervals "
         "over drawn categories, images and seeds hold the metrics and architectures fixed; those "
         "of mean ranks of clusters draw these instead of images. All rows, "

@@ -11,7 +11,7 @@ import pandas as pd
 from iqray.report.caveats import Caveat
 from iqray.results.cells import MEASURE_LABELS
 from iqray.results.ranks import MEASURES
-from iqray.statistics.statistics import ALL_SUBSETS
+from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, DATASETS
 
 _ALPHA = 0.05
 
@@ -29,19 +29,14 @@ def list_statistical_caveats(statistics: pd.DataFrame, diagnostics: pd.DataFrame
     """
     return [
         *_find_no_evidence(statistics),
+        *_find_clusters_only(statistics),
         *_find_weak_order(diagnostics),
         *_find_confounds(diagnostics),
     ]
 
 
 def _find_no_evidence(statistics: pd.DataFrame) -> Iterator[Caveat]:
-    own = statistics[
-        (statistics["scope"] == "all")
-        & (statistics["test"] == "permutation")
-        & (statistics["comparison"] == ALL_SUBSETS)
-    ].set_index("measure")
-    p_values = own["p_holm"].astype("float64")
-    weak = [name for name in MEASURES if not p_values.get(name, float("nan")) <= _ALPHA]
+    weak = [name for name in MEASURES if name not in _list_shown(statistics, CLUSTERS)]
     if weak:
         labels = ", ".join(MEASURE_LABELS[name] for name in weak)
         yield Caveat(
@@ -50,6 +45,56 @@ def _find_no_evidence(statistics: pd.DataFrame) -> Iterator[Caveat]:
             "permutation in the (dataset, metric) clusters, Holm over the measures), or there is "
             "too little to test. A subset that leads there may lead by luck.",
         )
+
+
+def _find_clusters_only(statistics: pd.DataFrame) -> Iterator[Caveat]:
+    """Say where subsets differ over clusters, but not where the metrics of a dataset are one."""
+    over_datasets = _list_shown(statistics, DATASETS)
+    shown = [name for name in _list_shown(statistics, CLUSTERS) if name not in over_datasets]
+    if not shown:
+        return
+    own = _select_joint(statistics, DATASETS)
+    num_clusters = int(_select_joint(statistics, CLUSTERS).loc[shown, "n"].max())
+    labels = ", ".join(MEASURE_LABELS[name] for name in shown)
+    yield Caveat(
+        "Shown for clusters, not for datasets",
+        f"on {labels} the subsets' ranks differ over {num_clusters} clusters, which is evidence if "
+        "metrics of a dataset are independent; they are not, since they rank the same categories "
+        f"and may choose the very same. {_explain_datasets(own.loc[shown])} Only more datasets "
+        "tell an effect of quality from one of which categories these datasets have.",
+    )
+
+
+def _explain_datasets(tests: pd.DataFrame) -> str:
+    """What the tests over datasets, by measure, can show at all, and what they show."""
+    num = int(tests["n"].max())
+    p_values = tests["p_holm"].dropna()
+    if p_values.empty:
+        return f"With {num} {'dataset' if num == 1 else 'datasets'} there is no test over datasets."
+    smallest, num_tests = tests["smallest_p"].max(), len(MEASURES)
+    text = f"Over {num} datasets p is {p_values.min():.2g} or more after Holm"
+    if num_tests * smallest > _ALPHA:
+        return (
+            f"{text}: no test over {num} datasets can give less than {smallest:.2g}, "
+            f"{num_tests * smallest:.2g} after Holm over {num_tests} measures."
+        )
+    return f"{text}."
+
+
+def _list_shown(statistics: pd.DataFrame, unit: str) -> list[str]:
+    """Measures whose subsets differ by the joint permutation over these units."""
+    p_values = _select_joint(statistics, unit)["p_holm"].astype("float64")
+    return [name for name in MEASURES if p_values.get(name, float("nan")) <= _ALPHA]
+
+
+def _select_joint(statistics: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Permutation tests of all subsets of the whole study, by measure."""
+    return statistics[
+        (statistics["scope"] == "all")
+        & (statistics["test"] == "permutation")
+        & (statistics["comparison"] == ALL_SUBSETS)
+        & (statistics["unit"] == unit)
+    ].set_index("measure")
 
 
 def _find_weak_order(diagnostics: pd.DataFrame) -> Iterator[Caveat]:

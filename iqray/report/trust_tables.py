@@ -10,7 +10,7 @@ import pandas as pd
 from iqray.report.tables import ABSENT, PageTable, format_value, has_demo
 from iqray.results.cells import MEASURE_LABELS
 from iqray.results.ranks import MEASURES
-from iqray.statistics.statistics import ALL_SUBSETS, CRITICAL_DIFFERENCE
+from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, CRITICAL_DIFFERENCE
 
 _TEST_LABELS = {
     "friedman": "Friedman",
@@ -29,7 +29,7 @@ _DIAGNOSTIC_LABELS = {
 
 
 def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
-    """Tests of all subsets at once, over all combinations and over the clusters."""
+    """Tests of all subsets at once, over combinations, clusters and datasets."""
     chosen = statistics[
         (statistics["scope"] == "all") & statistics["test"].isin(list(_TEST_LABELS))
     ]
@@ -41,6 +41,7 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
             f"{row['n']} {'metrics' if row['test'] == 'interaction' else row['unit']}",
             _format_p(row["p_value"]),
             _format_p(row["p_holm"]),
+            _format_p(row["smallest_p"]),
             format_value(row["effect"]),
             row["reason"] or (row["leader"] if pd.notna(row["leader"]) else ABSENT),
         )
@@ -52,11 +53,12 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
         "over",
         "p",
         "p (Holm)",
+        "smallest possible p",
         "Kendall's W",
         "best mean rank, or why not",
     )
     return _make_table(
-        "tests", "Do the subsets differ?", header, rows, range(3, 6), has_demo(chosen)
+        "tests", "Do the subsets differ?", header, rows, range(3, 7), has_demo(chosen)
     )
 
 
@@ -64,7 +66,8 @@ def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
     """Mean rank of every subset with its bootstrap interval, and the p-value of its permutation."""
     own = statistics[(statistics["scope"] == "all") & (statistics["effect"].notna())]
     chosen = own[own["test"] == "bootstrap"]
-    permuted = own[own["test"] == "permutation"].set_index(["measure", "comparison"])["p_value"]
+    is_permuted = (own["test"] == "permutation") & (own["unit"] == CLUSTERS)
+    permuted = own[is_permuted].set_index(["measure", "comparison"])["p_value"]
     rows = [
         (
             MEASURE_LABELS[row["measure"]],

@@ -3,8 +3,9 @@
 Reads finished tables through `ReportInputs`. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from iqray.progress import format_seconds
 from iqray.report.inputs import ReportInputs
 from iqray.results.cells import describe_finding
 from iqray.results.ranks import MEASURES
-from iqray.statistics.statistics import ALL_SUBSETS
+from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, DATASETS
 
 # Below it, the subsets' ranks are called different; after Holm's method, so that it bounds the
 # chance of any false alarm among the measures.
@@ -42,15 +43,16 @@ def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measur
     """Say the best mean rank with its interval, and whether the subsets differ beyond chance.
 
     Args:
-        statistics: a table of `schemas.STATISTICS`; its rows of all clusters are read.
+        statistics: a table of `schemas.STATISTICS`; its rows of the whole study are read.
         intervals: a table of `schemas.INTERVALS`.
         measure: which.
     """
     own = statistics[(statistics["scope"] == "all") & (statistics["measure"] == measure)]
-    tests = own[(own["test"] == "permutation") & (own["comparison"] == ALL_SUBSETS)]
-    if tests.empty:
+    is_joint = (own["test"] == "permutation") & (own["comparison"] == ALL_SUBSETS)
+    tests = own[is_joint].set_index("unit").to_dict("index")
+    if CLUSTERS not in tests:
         return "Not tested."
-    test = tests.iloc[0]
+    test = tests[CLUSTERS]
     if test["reason"]:
         return f"Not tested: {test['reason']}."
     means = own[own["test"] == "bootstrap"].set_index("comparison")
@@ -69,7 +71,21 @@ def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measur
     return (
         f"Best mean rank: {' and '.join(leaders)}, {mean:.2f} (95 % interval "
         f"{low:.2f} to {high:.2f} {source}; {(1 + len(means)) / 2:g} by chance). Over "
-        f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm."
+        f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm"
+        f"{_describe_datasets(tests)}."
+    )
+
+
+def _describe_datasets(tests: Mapping[Hashable, Mapping[Hashable, Any]]) -> str:
+    """What the test over datasets gives, beside that over clusters; rows by unit."""
+    if DATASETS not in tests:
+        return ""
+    test = tests[DATASETS]
+    if test["reason"]:
+        return f". Over datasets not tested: {test['reason']}"
+    return (
+        f". Over {test['n']} datasets p {_format_p(test['p_holm'])} after Holm, where no p-value "
+        f"before it can be below {test['smallest_p']:.2g}"
     )
 
 
@@ -86,7 +102,10 @@ def describe_evidence(cells: pd.DataFrame) -> str:
         f"If order were random, a subset would take about one in {num_subsets} first places. "
         f"Architectures share the choice of categories, so the {num_combinations} combinations "
         f"stand for {num_choices} clusters (dataset x metric), not for as many independent "
-        "observations. Tests take this into account; intervals hold for these metrics and datasets."
+        "observations. Tests over clusters allow for that, and for no more: they take clusters for "
+        "independent, while the metrics of a dataset rank the same categories and may choose the "
+        "very same. The test over datasets takes only datasets for independent. Intervals hold for "
+        "these metrics and datasets."
     )
 
 

@@ -50,7 +50,9 @@ STATISTICS = pa.schema(
     [
         ("scope", pa.string()),  # all, dataset:<name>
         ("measure", pa.string()),  # distance, top1, top5
-        ("unit", pa.string()),  # combinations, clusters: a cluster is a (dataset, metric)
+        # combinations, clusters, datasets: a cluster is a (dataset, metric). Each test takes its
+        # units for independent.
+        ("unit", pa.string()),
         ("test", pa.string()),  # `iqray.statistics.statistics` says what each is
         # subsets, subsets between datasets, <subset>, <subset> - <subset>, without <metric>,
         # critical difference
@@ -58,6 +60,7 @@ STATISTICS = pa.schema(
         ("n", pa.int64()),  # units with all subsets present; interaction: metrics
         ("statistic", pa.float64()),  # as the test defines it
         ("p_value", pa.float64()),
+        ("smallest_p", pa.float64()),  # permutations of all subsets: no p_value can be smaller
         ("p_holm", pa.float64()),  # Holm over the measures; tests of all subsets at once only
         ("effect", pa.float64()),  # Kendall's W in [0, 1], or (differences of) mean ranks
         ("low", pa.float64()),  # 95 % interval of the effect
