@@ -164,6 +164,20 @@ def test_planted_effect_is_found():
     assert all(result.deviations[0] < 0 for result in results)
 
 
+def test_p_values_of_subsets_hold_where_no_subset_differs():
+    """A subset that always wins gives the three others, which are alike, alarms beyond 5 %."""
+    generator = np.random.default_rng(10)
+    values = generator.normal(size=(300, 12, 4))
+    found = []
+    for effect in (0, 50):
+        values[..., 0] += effect
+        ranks = rankdata(-values, axis=-1)
+        p_values = np.array([permute_labels(own, 0, 199).p_values for own in ranks])
+        found.append((p_values[:, 1:] <= 0.05).any(axis=1).mean())
+    assert found[0] < 0.08
+    assert found[1] > 0.12
+
+
 def test_friedman_and_nemenyi_on_planted_data():
     generator = np.random.default_rng(6)
     null = [draw_ranks(generator, 24) for _ in range(400)]

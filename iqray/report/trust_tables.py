@@ -63,7 +63,10 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
 
 
 def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
-    """Mean rank of every subset with its bootstrap interval, and the p-value of its permutation."""
+    """Mean rank of every subset with its bootstrap interval, and the p-value of its permutation.
+
+    That p-value is adjusted for the number of subsets where none differs (weak control).
+    """
     own = statistics[(statistics["scope"] == "all") & (statistics["effect"].notna())]
     chosen = own[own["test"] == "bootstrap"]
     is_permuted = (own["test"] == "permutation") & (own["unit"] == CLUSTERS)
@@ -78,7 +81,8 @@ def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
         )
         for row in _sort_measures(chosen).to_dict("records")
     ]
-    header = ("measure", "subset", "mean rank", "95 % interval", "p (not the middle)")
+    p_label = "p (not the middle), if no other differs"
+    header = ("measure", "subset", "mean rank", "95 % interval", p_label)
     return _make_table(
         "mean_ranks", "Mean ranks of drawn clusters", header, rows, range(2, 5), has_demo(chosen)
     )

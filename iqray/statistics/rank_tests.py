@@ -100,7 +100,10 @@ class PermutationResult:
         smallest_p: no p-value of this test can be smaller, whatever the ranks are.
         deviations: `(num_subsets,)`, mean rank minus the middle; negative is better.
         p_values: of each subset, two-sided, adjusted for the number of subsets by comparison with
-            the largest deviation of a permutation (Westfall and Young, 1993).
+            the largest deviation of a permutation (Westfall and Young, 1993). That bounds
+            the chance of a false alarm only where no subset differs (weak control): once one does,
+            the others leave the middle because ranks sum to the same, so that a small p of a second
+            subset says nothing of its own.
     """
 
     statistic: float

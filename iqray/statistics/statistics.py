@@ -18,7 +18,8 @@ The tests, by their names in the table:
 - permutation: as friedman, from permuted labels. Unit `clusters`: architectures of a cluster
   together. Unit `datasets`, with several datasets: metrics and architectures of a dataset together;
   with few datasets `smallest_p` is large. Rows of a subset: is its mean rank other than the middle?
-  Adjusted for the number of subsets.
+  Adjusted for the number of subsets where none differs; once one does, others have small p-values
+  too often (`PermutationResult.p_values`).
 - without_metric: the permutation test on all metrics but one.
 - interaction: do the datasets rank the subsets differently? Its n counts metrics, which it takes
   for independent.
