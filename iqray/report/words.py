@@ -11,6 +11,7 @@ import pandas as pd
 
 from iqray.progress import format_seconds
 from iqray.report.inputs import ReportInputs
+from iqray.report.interval_tables import name_draws
 from iqray.results.cells import describe_finding
 from iqray.results.ranks import MEASURES
 from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, DATASETS
@@ -29,23 +30,26 @@ class Finding:
 
 
 def list_findings(
-    rank_counts: pd.DataFrame, statistics: pd.DataFrame, intervals: pd.DataFrame
+    rank_counts: pd.DataFrame, statistics: pd.DataFrame, intervals: pd.DataFrame, num_seeds: int
 ) -> list[Finding]:
     """For each measure the subset with the most first places, and what the tests say of it."""
     sentences = describe_finding(rank_counts)
     return [
-        Finding(sentence, describe_certainty(statistics, intervals, measure))
+        Finding(sentence, describe_certainty(statistics, intervals, measure, num_seeds))
         for sentence, measure in zip(sentences, MEASURES, strict=True)
     ]
 
 
-def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measure: str) -> str:
+def describe_certainty(
+    statistics: pd.DataFrame, intervals: pd.DataFrame, measure: str, num_seeds: int
+) -> str:
     """Say the best mean rank with its interval, and whether the subsets differ beyond chance.
 
     Args:
         statistics: a table of `schemas.STATISTICS`; its rows of the whole study are read.
         intervals: a table of `schemas.INTERVALS`.
         measure: which.
+        num_seeds: of the study.
     """
     own = statistics[(statistics["scope"] == "all") & (statistics["measure"] == measure)]
     is_joint = (own["test"] == "permutation") & (own["comparison"] == ALL_SUBSETS)
@@ -61,16 +65,16 @@ def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measur
     drawn = intervals[is_drawn].set_index("subset")
     if leaders[0] in drawn.index:
         mean, low, high = drawn.loc[leaders[0], ["rank", "rank_low", "rank_high"]]
-        source = "over drawn categories, images and seeds"
+        source = name_draws(num_seeds, "categories", "images")
     else:  # a trial lacks what is drawn from
         mean, low, high = means.loc[leaders[0], ["effect", "low", "high"]]
-        source = "over drawn clusters and seeds"
+        source = name_draws(num_seeds, "clusters", "architectures")
     verdict = (
         "the subsets differ" if test["p_holm"] < _LEVEL else "not to be told apart from chance"
     )
     return (
         f"Best mean rank: {' and '.join(leaders)}, {mean:.2f} (95 % interval "
-        f"{low:.2f} to {high:.2f} {source}; {(1 + len(means)) / 2:g} by chance). Over "
+        f"{low:.2f} to {high:.2f} over drawn {source}; {(1 + len(means)) / 2:g} by chance). Over "
         f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm"
         f"{_describe_datasets(tests)}."
     )

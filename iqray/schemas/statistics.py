@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-# 95 % intervals over drawn categories, images and seeds (`iqray.statistics.image_bootstrap`): one
-# row per cell and measure, then mean ranks of each subset. Which architectures and metrics there
-# are is not drawn, nor is a network trained again.
+# 95 % intervals over drawn categories, images and, where there are several, seeds
+# (`iqray.statistics.image_bootstrap`): one row per cell and measure, then mean ranks of each
+# subset. Which architectures and metrics there are is not drawn, nor is a network trained again.
 INTERVALS = pa.schema(
     [
         ("scope", pa.string()),  # cell; mean ranks: all, dataset:<name>
@@ -17,9 +17,11 @@ INTERVALS = pa.schema(
         ("low", pa.float64()),  # 2.5th percentile of the drawn values
         ("high", pa.float64()),  # 97.5th
         ("rank", pa.float64()),  # over seeds, 1 is the highest; or their mean over combinations
-        ("rank_low", pa.float64()),  # null where the combination is incomplete
+        # Of drawn ranks, shifted so that their median is the rank (`bootstrap.bound_ranks`); null
+        # where the combination is incomplete.
+        ("rank_low", pa.float64()),
         ("rank_high", pa.float64()),
-        ("first_share", pa.float64()),  # of draws with the first place to itself, in [0, 1]
+        ("first_share", pa.float64()),  # of draws, not shifted, with the first place to itself
         ("n", pa.int64()),  # combinations
         ("weights", pa.string()),
     ]
