@@ -25,7 +25,6 @@ from iqray.report.inputs import ReportInputs
 from iqray.report.interval_tables import name_draws
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
-from iqray.results.controls import NULL_Z
 from iqray.results.cross_distances import average_cross_distances
 from iqray.settings.control import DRAWN
 from iqray.settings.embedding import PENULTIMATE
@@ -161,7 +160,8 @@ def _build_controls(inputs: ReportInputs, control: str) -> ReportFigure:
         "architecture and subset; the table of real subsets among controls sums them up.",
         f"Real subsets against {control} control subsets ({own['num_draws'].min()} or more draws): "
         "a dot is a cell, its z the distance from the mean of the control subsets in their "
-        f"standard deviations. In the grey band, |z| < {NULL_Z}, a subset is like the controls.",
+        "standard deviations. In the grey band, where 95 % of further control subsets would lie if "
+        "they were normal, a subset is like the controls; with few draws the band is wide.",
         has_demo(own),
     )
 

@@ -156,7 +156,8 @@ CONTROLS = pa.schema(
         ("mean", pa.float64()),  # over draws; of the worst half, or the untrained networks
         ("sd", pa.float64()),  # over draws, n - 1 in the denominator; null below two
         ("difference", pa.float64()),  # value - mean
-        ("z", pa.float64()),  # difference / sd
+        # difference / sd; `results.controls.compute_null_limit` says what is like a control
+        ("z", pa.float64()),
         ("percentile", pa.float64()),  # draws below the value, and half of those equal, in percent
         ("weights", pa.string()),
     ]
