@@ -21,10 +21,13 @@ def make_statistics(over_datasets=0.02, num_datasets=3, smallest_p=1 / 576, **p_
 def make_diagnostics(reliability=0.9, confound=0.1):
     shared = {"dataset": "d", "metric": "niqe"}
     split = {"measure": "split_half", "quantity": "mean", "value": reliability}
+    ranges = split | {"measure": "split_half_uncorrected", "quantity": "max_min", "value": 0.8}
     pair = {"measure": "spearman_statistics", "first": "mean", "value": confound}
     unsorted = {"measure": "spearman_statistics", "first": "iqr", "value": 1.0}
     names = {"second": "num_images"}
-    return pd.DataFrame([shared | split, shared | pair | names, shared | unsorted | names])
+    return pd.DataFrame(
+        [shared | split, shared | ranges, shared | pair | names, shared | unsorted | names]
+    )
 
 
 def list_titles(statistics, diagnostics):
@@ -61,4 +64,6 @@ def test_what_clusters_show_and_datasets_do_not_is_named():
 def test_an_unreliable_order_and_a_confound_are_named():
     [first, second] = list_statistical_caveats(make_statistics(), make_diagnostics(0.4, -0.8))
     assert "0.40, mean of niqe in d" in first.text
+    assert "1 of 1 orders by averages (split-half reliability, corrected" in first.text
+    assert "0 of 1 orders by ranges (correlation of halves, not corrected" in first.text
     assert "-0.80, mean of niqe with num_images in d" in second.text

@@ -11,13 +11,20 @@ import pandas as pd
 from iqray.report.caveats import Caveat
 from iqray.results.cells import MEASURE_LABELS
 from iqray.results.ranks import MEASURES
+from iqray.statistics.diagnostics import SPLIT_HALF, SPLIT_HALF_UNCORRECTED
 from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, DATASETS
 
 _ALPHA = 0.05
 
-# At 0.7 two samples of images share half of the variance of the categories' ranks.
+# At 0.7 two samples of images share half of the variance of the categories' ranks. The samples are
+# as large as the dataset's for averages, which are corrected, and half as large for ranges.
 _WEAK_RELIABILITY = 0.7
 _STRONG_CONFOUND = 0.5  # Cohen's (1988) large correlation
+
+_HALVES = {
+    SPLIT_HALF: "orders by averages (split-half reliability, corrected to all images)",
+    SPLIT_HALF_UNCORRECTED: "orders by ranges (correlation of halves, not corrected to all images)",
+}
 
 
 def list_statistical_caveats(statistics: pd.DataFrame, diagnostics: pd.DataFrame) -> list[Caveat]:
@@ -98,21 +105,26 @@ def _select_joint(statistics: pd.DataFrame, unit: str) -> pd.DataFrame:
 
 
 def _find_weak_order(diagnostics: pd.DataFrame) -> Iterator[Caveat]:
-    own = diagnostics[diagnostics["measure"] == "split_half"].dropna(subset=["value"])
+    own = diagnostics[diagnostics["measure"].isin(_HALVES)].dropna(subset=["value"])
     weak = own[own["value"] < _WEAK_RELIABILITY]
     if len(weak):
         lowest = weak.sort_values("value").iloc[0]
+        parts = [
+            f"{(weak['measure'] == measure).sum()} of {num} {text}"
+            for measure, text in _HALVES.items()
+            if (num := (own["measure"] == measure).sum())
+        ]
         yield Caveat(
             "Unreliable order of categories",
-            f"in {len(weak)} of {len(own)} cases half of a category's images order the categories "
-            f"unlike the other half (split-half reliability below {_WEAK_RELIABILITY}); lowest is "
-            f"{lowest['value']:.2f}, {lowest['quantity']} of {lowest['metric']} in "
-            f"{lowest['dataset']}. Other images would choose other categories.",
+            f"half of a category's images order the categories unlike the other half (below "
+            f"{_WEAK_RELIABILITY}) in {' and '.join(parts)}; lowest is {lowest['value']:.2f}, "
+            f"{lowest['quantity']} of {lowest['metric']} in {lowest['dataset']}. Other images "
+            "would choose other categories.",
         )
 
 
 def _find_confounds(diagnostics: pd.DataFrame) -> Iterator[Caveat]:
-    sorted_by = diagnostics.loc[diagnostics["measure"] == "split_half", "quantity"].unique()
+    sorted_by = diagnostics.loc[diagnostics["measure"].isin(_HALVES), "quantity"].unique()
     own = diagnostics[
         (diagnostics["measure"] == "spearman_statistics")
         & diagnostics["first"].isin(sorted_by)

@@ -10,6 +10,7 @@ import pandas as pd
 from iqray.report.tables import ABSENT, PageTable, format_value, has_demo
 from iqray.results.cells import MEASURE_LABELS
 from iqray.results.ranks import MEASURES
+from iqray.statistics.diagnostics import SPLIT_HALF, SPLIT_HALF_UNCORRECTED
 from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, CRITICAL_DIFFERENCE
 
 _TEST_LABELS = {
@@ -24,7 +25,8 @@ _DIAGNOSTIC_LABELS = {
     "jaccard_datasets": "overlap of a subset in two datasets (Jaccard)",
     "spearman_images": "order of images by two metrics (Spearman)",
     "spearman_categories": "order of categories by two metrics (Spearman)",
-    "split_half": "order of categories by half of the images, corrected",
+    SPLIT_HALF: "order of categories by averages of half of the images, corrected to all",
+    SPLIT_HALF_UNCORRECTED: "order of categories by ranges of half of the images, uncorrected",
 }
 
 

@@ -41,7 +41,7 @@ DIAGNOSTICS = pa.schema(
         ("low", pa.float64()),  # 2.5th percentile over random halves; null for other measures
         ("high", pa.float64()),  # 97.5th
         ("n", pa.int64()),  # categories or images compared; Jaccard: size of the union
-        ("reason", pa.string()),  # why value is null; else empty
+        ("reason", pa.string()),  # why value is null, or how many categories are left out
         ("weights", pa.string()),
     ]
 )
