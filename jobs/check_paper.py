@@ -3,8 +3,9 @@
     uv run jobs/check_paper.py --root outputs/paper
     uv run jobs/check_paper.py --root s3://bucket/study --imagenet in1k --ecoset ecoset565
 
-Prints a verdict for each headline, and which of them survive which definition of distance, accuracy
-and orientation; leaves both in <root>/results/paper_check.parquet and .csv. Takes seconds.
+Prints a verdict for each headline, with the 95 % interval of your share, and which of them survive
+which definition of distance, accuracy and orientation; leaves both in
+<root>/results/paper_check.parquet and .csv. Takes seconds.
 """
 
 import argparse
@@ -73,7 +74,9 @@ def describe_check(check: pd.DataFrame) -> str:
     is_own = check["definition"].isin(PAPER_DEFINITIONS) & (check["orientation"] == "quality")
     for row in check[is_own].to_dict("records"):
         paper = "?" if pd.isna(row["paper_count"]) else f"{row['paper_count']:.0f}"
-        ours = row["reason"] or f"{row['count']:.0f} of {row['n']:.0f}"
+        ours = row["reason"] or (
+            f"{row['count']:.0f} of {row['n']:.0f} ({row['low']:.0%} to {row['high']:.0%})"
+        )
         lines.append(
             f"{row['headline']:<4} {row['dataset']:<9} {row['measure']:<9} {row['subset']:<11}"
             f"rank {row['rank']}: paper {paper:>2} of {row['paper_n']}, ours {ours}: "
@@ -82,6 +85,7 @@ def describe_check(check: pd.DataFrame) -> str:
     weights = sorted(set(check["weights"]) - {""})
     if weights:
         lines.append(f"weights: {'; '.join(weights)}")
+    lines.append("Intervals and chance take combinations for independent, which they are not.")
     lines.append("\nWhich headline survives which definition")
     lines.append("E exact, C consistent, D direction, . not reproduced, - not run\n")
     for names, own in check.groupby(["orientation", "definition"], sort=False):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from iqray.report.control_tables import list_control_caveats, tabulate_controls
 from iqray.report.figures.controls import plot_controls
@@ -32,7 +33,10 @@ def test_the_table_sums_up_places(inputs):
     assert row["num_draws"] == 6
     assert row["median z"] == pytest.approx(own["z"].median())
     assert row["median percentile"] == pytest.approx(own["percentile"].median())
-    assert row["z above 1.96"] == (own["z"] >= 1.96).sum()
+    limit = t.ppf(0.975, 5) * np.sqrt(7 / 6)
+    assert row["95 % of controls: |z| below"] == pytest.approx(limit)
+    assert row["cells above"] == (own["z"] > limit).sum()
+    assert row["cells below"] == (own["z"] < -limit).sum()
     assert row["cells with a z"] == 2 * 2
 
 
@@ -59,6 +63,26 @@ def test_every_cell_is_a_dot_in_the_figure(inputs):
         [each.get_offsets()[:, 1] for axes in panels for each in axes.collections]
     )
     np.testing.assert_allclose(np.sort(drawn), np.sort(inputs.controls["z"].astype(float)))
+    heights = [bar.get_height() for axes in panels for bar in axes.patches]
+    np.testing.assert_allclose(heights, 2 * t.ppf(0.975, 5) * np.sqrt(7 / 6))
+    assert len(heights) == len(drawn)
+
+
+def test_cells_of_one_draw_have_no_band(inputs):
+    few = inputs.controls.assign(num_draws=1, z=None)
+    bars = [bar for axes in plot_controls(few).axes for bar in axes.patches]
+    assert np.isnan([bar.get_height() for bar in bars]).all()
+    row = tabulate_controls(few).frame.iloc[0]
+    assert np.isnan(row["95 % of controls: |z| below"])
+    assert row["cells above"] == row["cells below"] == 0
+
+
+def test_two_draws_tell_little(inputs):
+    """A z of ten is beyond six draws and within two, one more of which it may be."""
+    beyond = inputs.controls.assign(z=10.0)
+    assert judge(inputs, beyond) == []
+    [caveat] = judge(inputs, beyond.assign(num_draws=2))
+    assert caveat.title == "Like other categories"
 
 
 def test_leaders_like_the_controls_are_named(inputs):

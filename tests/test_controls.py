@@ -8,7 +8,12 @@ import pytest
 from iqray import schemas
 from iqray.errors import StudyError
 from iqray.results.cells import build_cells
-from iqray.results.controls import choose_controls, compare_cells, place_cells
+from iqray.results.controls import (
+    choose_controls,
+    compare_cells,
+    compute_null_limit,
+    place_cells,
+)
 from iqray.results.difficulty import read_difficulty
 from iqray.settings.subset import SUBSET_NAMES
 from iqray.storage import Storage
@@ -127,6 +132,25 @@ def test_places_follow_their_definitions(cells, control):
     assert top1["sd"] == pytest.approx(np.std(draws, ddof=1))
     assert top1["z"] == pytest.approx(0.1 / np.std(draws, ddof=1))
     assert top1["percentile"] == 62.5  # two below, one equal
+
+
+def test_null_limits_of_worked_numbers():
+    """By the table of Student's t: 12.706 of 1 degree of freedom, 2.776 of 4, 2.093 of 19."""
+    limits = compute_null_limit(pd.Series([0, 1, 2, 5, 20]))
+    assert limits[:2].isna().all()
+    expected = [12.706 * np.sqrt(1.5), 2.776 * np.sqrt(1.2), 2.093 * np.sqrt(1.05)]
+    assert limits[2:].tolist() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("num_draws", [2, 3, 6, 20])
+def test_one_more_control_is_outside_in_one_of_twenty(num_draws):
+    generator = np.random.default_rng(num_draws)
+    values = generator.normal(size=(4000, num_draws + 1))
+    draws, more = values[:, 1:], values[:, 0]
+    z = (more - draws.mean(axis=1)) / draws.std(axis=1, ddof=1)
+    [limit] = compute_null_limit(pd.Series([num_draws]))
+    # Four standard errors of 0.05 at 4,000 simulations are 0.014.
+    assert np.mean(np.abs(z) > limit) == pytest.approx(0.05, abs=0.014)
 
 
 def make_own_controls(cells, **values):

@@ -134,7 +134,11 @@ def test_split_halves_tell_order_from_noise():
     names = tuple(f"c{number:03d}" for number in range(100))
     tables = [make_scores("niqe", 0.1, categories=names), make_scores("musiq", 0, categories=names)]
     rows = build_diagnostics(diagnose_scores("d", tables, RULES))
-    halves = rows[rows["measure"] == "split_half"].set_index(["metric", "quantity"])
+    halves = rows[rows["measure"].str.startswith("split_half")]
+    by_measure = halves.groupby("measure")["quantity"].unique()
+    assert by_measure["split_half"].tolist() == ["mean"]
+    assert by_measure["split_half_uncorrected"].tolist() == ["max_min"]
+    halves = halves.set_index(["metric", "quantity"])
     assert halves["value"]["niqe", "mean"] > 0.95
     assert halves["value"]["musiq", "mean"] < 0.5
     assert halves["value"]["niqe", "max_min"] < 0.5
@@ -156,6 +160,7 @@ def test_too_little_gives_a_reason():
     assert rows["reason"].str.endswith("3 or more are needed").all()
     assert set(rows["measure"]) == {
         "split_half",
+        "split_half_uncorrected",
         "spearman_images",
         "spearman_statistics",
         "spearman_categories",
@@ -168,10 +173,30 @@ def test_equal_values_give_a_reason():
     constant = rows[rows["second"] == "num_images"]
     assert (constant["reason"] == "one value for all categories").all()
     assert constant["value"].isna().all()
-    flat = make_scores("niqe", num_images=2)  # halves of one image have no range
-    halves = build_diagnostics(diagnose_scores("d", [flat], RULES)).set_index("quantity")
-    assert halves["reason"]["max_min"] == "one value for all categories of a half"
-    assert halves["reason"]["mean"] == ""
+    flat = make_scores("niqe", spread=0).to_pandas().assign(score=1.0)
+    table = pa.Table.from_pandas(flat, schema=schemas.SCORES, preserve_index=False)
+    halves = build_diagnostics(diagnose_scores("d", [table], RULES)).set_index("quantity")
+    assert (halves["reason"] == "one value for all categories of a half").all()
+
+
+@pytest.mark.parametrize("statistic", ["sd", "max_min"])
+def test_categories_with_halves_of_one_image_are_left_out_and_said_to_be(statistic):
+    """One category of three images once made the whole row null, for another reason."""
+    few, many = make_scores("niqe", num_images=3), make_scores("niqe", seed=1)
+    small = few.filter(pa.compute.equal(few["category"], "ant"))
+    large = many.filter(pa.compute.not_equal(many["category"], "ant"))
+    rules = SubsetRules(k=2, range=statistic)
+    both, alone = (
+        build_diagnostics(diagnose_scores("d", [table], rules)).set_index("quantity")
+        for table in (pa.concat_tables([small, large]), large)
+    )
+    assert (both["n"]["mean"], both["reason"]["mean"]) == (5, "")
+    assert both["n"][statistic] == 4
+    assert both["reason"][statistic] == "left out: 1 categories of fewer than 4 scored images"
+    assert both["value"][statistic] == alone["value"][statistic]
+    assert alone["reason"][statistic] == ""
+    tiny = build_diagnostics(diagnose_scores("d", [few], rules)).set_index("quantity")
+    assert tiny["reason"][statistic] == "0 categories of 4 or more images; 3 or more are needed"
 
 
 def test_the_table_follows_its_schema():

@@ -172,7 +172,9 @@ def test_statistics_say_what_a_study_is_too_small_for(finished: tuple[Path, str]
     assert (tests.get_group("friedman")["n"] == 2).all()
     assert (tests.get_group("interaction")["reason"].str.startswith("1 datasets")).all()
     assert (tests.get_group("without_metric")["reason"].str.startswith("1 clusters")).all()
-    assert tests.get_group("permutation")["p_value"].notna().all()
+    permutations = tests.get_group("permutation").groupby("unit")
+    assert permutations.get_group("clusters")["p_value"].notna().all()
+    assert (permutations.get_group("datasets")["reason"].str.startswith("1 datasets")).all()
     intervals = pd.read_parquet(root / "results/intervals.parquet")
     own = intervals[intervals["scope"] == "cell"]
     assert len(own) == 8 * 3

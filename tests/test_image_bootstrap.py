@@ -145,6 +145,19 @@ def test_the_table_has_every_cell_and_mean_ranks(cells):
     pd.testing.assert_series_equal(found.sort_index(), expected, check_names=False)
 
 
+def test_ranks_lie_in_their_intervals_however_noisy_the_draws(cells):
+    """Draws as wide as the values: those of a subset that leads everywhere are worse ranks."""
+    cells.loc[cells["subset"] == "range_low", ["distance", "top1", "top5"]] *= 3
+    intervals = build_intervals(cells, make_draws(cells, width=0.8))
+    assert intervals["rank"].between(intervals["rank_low"], intervals["rank_high"]).all()
+    assert intervals["rank_low"].min() >= 1
+    assert intervals["rank_high"].max() <= 4
+    leader = intervals[(intervals["scope"] == "all") & (intervals["subset"] == "range_low")]
+    assert (leader["rank"] == 1).all()
+    assert (leader["rank_low"] == 1).all()
+    assert (leader["rank_high"] > 1.1).all()
+
+
 def test_ranks_are_certain_where_draws_do_not_overlap(cells):
     intervals = build_intervals(cells, make_draws(cells, width=1e-9))
     own = intervals[intervals["scope"] == "cell"]

@@ -88,16 +88,28 @@ def test_a_pair_at_the_critical_difference_has_p_of_alpha():
 
 def test_permutation_p_values_equal_those_of_all_permutations():
     ranks = np.array([[1, 2, 3.5, 3.5], [1.5, 2, 2.75, 3.75]])
-    result = permute_labels(ranks, seed=0, num_permutations=20_000)
+    result = permute_labels(ranks, seed=0)
     orders = [list(order) for order in itertools.permutations(range(4))]
     sums = np.array(
         [(ranks[0, a] + ranks[1, b]) / 2 - 2.5 for a, b in itertools.product(orders, orders)]
     )
     exact = np.mean((sums**2).sum(axis=1) >= result.statistic - 1e-9)
-    assert result.p_value == pytest.approx(exact, abs=0.01)
+    assert result.p_value == pytest.approx(exact, rel=1e-12)
     largest = np.abs(sums).max(axis=1)
     exact_of_each = [np.mean(largest >= abs(value) - 1e-9) for value in result.deviations]
-    np.testing.assert_allclose(result.p_values, exact_of_each, atol=0.01)
+    np.testing.assert_allclose(result.p_values, exact_of_each, rtol=1e-12)
+    drawn = permute_labels(ranks, seed=0, num_permutations=23)
+    assert drawn.p_value == result.p_value  # all 24 are made
+    drawn = permute_labels(np.concatenate([ranks] * 3), seed=0, num_permutations=999)
+    assert drawn.smallest_p == 1 / 1000
+
+
+def test_the_smallest_p_of_few_units():
+    """Agreement without a tie: one of 4! orders of each unit beside the first."""
+    for num_units, smallest in ((2, 1 / 24), (3, 1 / 576)):
+        result = permute_labels(np.tile([1.0, 2, 3, 4], (num_units, 1)), seed=0)
+        assert result.smallest_p == pytest.approx(smallest)
+        assert result.p_value == pytest.approx(smallest)
 
 
 def test_architectures_are_permuted_together():
@@ -110,6 +122,21 @@ def test_architectures_are_permuted_together():
         apart.append(permute_labels(ranks.reshape(-1, 4), seed, 199).p_value)
     assert np.mean(np.array(together) <= 0.05) < 0.09
     assert np.mean(np.array(apart) <= 0.05) > 0.3
+
+
+@pytest.mark.parametrize(("num_datasets", "expected"), [(2, 0.55), (5, 0.5)])
+def test_metrics_of_a_dataset_are_permuted_together(num_datasets, expected):
+    """An effect of each dataset's own, that metrics share at a correlation of 0.5."""
+    generator = np.random.default_rng(9)
+    over_datasets, over_clusters = [], []
+    for seed in range(300):
+        shared = generator.normal(size=(num_datasets, 1, 4))
+        values = shared + generator.normal(size=(num_datasets, 6, 4))
+        ranks = rankdata(-values, axis=-1)
+        over_datasets.append(permute_labels(ranks.mean(axis=1), seed, 199).p_value)
+        over_clusters.append(permute_labels(ranks.reshape(-1, 4), seed, 199).p_value)
+    assert np.mean(np.array(over_datasets) <= 0.05) < 0.09
+    assert np.mean(np.array(over_clusters) <= 0.05) == pytest.approx(expected, abs=0.12)
 
 
 @pytest.mark.parametrize("num_clusters", [6, 12])
@@ -135,6 +162,20 @@ def test_planted_effect_is_found():
     assert np.mean([result.p_value <= 0.05 for result in results]) > 0.9
     assert np.mean([result.p_values[0] <= 0.05 for result in results]) > 0.9
     assert all(result.deviations[0] < 0 for result in results)
+
+
+def test_p_values_of_subsets_hold_where_no_subset_differs():
+    """A subset that always wins gives the three others, which are alike, alarms beyond 5 %."""
+    generator = np.random.default_rng(10)
+    values = generator.normal(size=(300, 12, 4))
+    found = []
+    for effect in (0, 50):
+        values[..., 0] += effect
+        ranks = rankdata(-values, axis=-1)
+        p_values = np.array([permute_labels(own, 0, 199).p_values for own in ranks])
+        found.append((p_values[:, 1:] <= 0.05).any(axis=1).mean())
+    assert found[0] < 0.08
+    assert found[1] > 0.12
 
 
 def test_friedman_and_nemenyi_on_planted_data():

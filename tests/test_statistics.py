@@ -93,7 +93,7 @@ def test_units_are_combinations_and_clusters(planted):
 
 
 def test_a_planted_effect_is_found_where_it_is(planted):
-    permutation = find(planted, scope="all", test="permutation").set_index(
+    permutation = find(planted, scope="all", test="permutation", unit="clusters").set_index(
         ["measure", "comparison"]
     )
     assert permutation["p_holm"]["distance", "subsets"] < 0.01
@@ -149,11 +149,47 @@ def test_numbers_are_those_of_a_second_way(planted):
     bootstrap = find(planted, scope="all", test="bootstrap", measure="top5")
     assert bootstrap["effect"].tolist() == pytest.approx(clusters.mean(axis=0).tolist())
     raw = [
-        find_one(planted, scope="all", test="permutation", measure=name, comparison="subsets")
+        find_one(
+            planted,
+            scope="all",
+            test="permutation",
+            unit="clusters",
+            measure=name,
+            comparison="subsets",
+        )
         for name in MEASURES
     ]
     expected = adjust_holm([row["p_value"] for row in raw])
     assert [row["p_holm"] for row in raw] == pytest.approx(expected)
+
+
+def test_labels_of_datasets_are_permuted_for_all_their_metrics(planted):
+    """Every order of the second dataset's labels, by hand."""
+    rows = find(planted, test="permutation", unit="datasets").set_index("measure")
+    assert (rows["scope"] == "all").all()
+    assert (rows["n"] == 2).all()
+    assert rows["smallest_p"].tolist() == pytest.approx([1 / 24] * 3)
+    for measure in MEASURES:
+        tables = np.split(rank_clusters(make_cells(3.0), measure), 2)
+        first, second = (table.mean(axis=0) for table in tables)
+        sums = [
+            (((first + second[list(order)]) / 2 - 2.5) ** 2).sum()
+            for order in itertools.permutations(range(4))
+        ]
+        assert rows["statistic"][measure] == pytest.approx(sums[0])
+        assert rows["p_value"][measure] == pytest.approx(np.mean(np.array(sums) >= sums[0] - 1e-9))
+    expected = adjust_holm(rows["p_value"][list(MEASURES)])
+    assert rows["p_holm"][list(MEASURES)].tolist() == pytest.approx(expected)
+
+
+def test_metrics_that_repeat_each_other_are_no_evidence_over_datasets():
+    """Six copies of one metric: 12 clusters are sure of what two datasets cannot tell."""
+    cells = make_cells(metrics=("niqe",), seed=3)
+    copies = pd.concat([cells.assign(metric=metric) for metric in METRICS], ignore_index=True)
+    tests = find(compute_statistics(copies), scope="all", test="permutation", comparison="subsets")
+    p_values = tests.set_index(["unit", "measure"])["p_value"]
+    assert (p_values["clusters"] < 0.01).sum() == 2  # in the third the datasets disagree
+    assert (p_values["datasets"] >= 1 / 24).all()
 
 
 def test_without_a_metric_its_clusters_are_gone(planted):
@@ -211,7 +247,9 @@ def test_one_dataset_has_no_scope_of_its_own_and_no_interaction():
     reasons = statistics.set_index(["test", "measure"])["reason"]
     assert reasons["interaction", "top1"] == "1 datasets with all subsets; 2 or more are needed"
     assert (reasons["without_metric"] == "1 clusters with all subsets; 2 or more are needed").all()
-    assert (reasons["permutation"] == "").all()
+    assert set(reasons["permutation"]) == {"", "1 datasets with all subsets; 2 or more are needed"}
+    over_datasets = find(statistics, test="permutation", unit="datasets")
+    assert (over_datasets["reason"] != "").all()
 
 
 def test_missing_cells_leave_their_combination_out_and_others_in():
@@ -237,7 +275,7 @@ def test_ties_everywhere_give_a_reason_and_no_effect():
     tied = find(statistics, scope="all", measure="top5")
     friedman = find(tied, test="friedman")
     assert (friedman["reason"] == "all subsets tie in every unit").all()
-    assert find_one(tied, test="permutation", comparison="subsets")["p_value"] == 1
+    assert (find(tied, test="permutation", comparison="subsets")["p_value"] == 1).all()
     assert (find(tied, test="bootstrap")["effect"] == 2.5).all()
     untied = find_one(statistics, scope="all", measure="top1", test="friedman", unit="clusters")
     assert untied["p_holm"] <= min(1, 2 * untied["p_value"]) + 1e-12

@@ -26,11 +26,13 @@ def find_row(table, *cells):
 
 def test_every_measure_has_its_tests(statistics):
     table = tabulate_tests(statistics)
-    assert len(table.rows) == 3 * 4
-    row = find_row(table, "distance", "permutation of subsets")
-    assert row["over"] == "12 clusters"
+    assert len(table.rows) == 3 * 5
+    row = find_row(table, "distance", "permutation of subsets", "12 clusters")
     assert row["p"] == "< 0.001"
+    assert row["smallest possible p"] == "< 0.001"
     assert row["best mean rank, or why not"] == "range_high"
+    over_datasets = find_row(table, "distance", "permutation of subsets", "2 datasets")
+    assert over_datasets["smallest possible p"] == "0.042"
     assert find_row(table, "top-1", "do datasets differ?")["over"] == "6 metrics"
     assert table.has_demo_weights
 
@@ -58,7 +60,7 @@ def test_pairs_beyond_the_critical_difference_are_named(statistics):
 def test_a_small_study_reads_why_there_is_no_test():
     small = compute_statistics(make_cells(datasets=("d",), metrics=("niqe",)))
     reason = "1 clusters with all subsets; 2 or more are needed"
-    row = find_row(tabulate_tests(small), "top-1", "permutation of subsets")
+    row = find_row(tabulate_tests(small), "top-1", "permutation of subsets", "1 clusters")
     assert row["best mean rank, or why not"] == reason
     assert row["p"] == "–"
     differences = find_row(tabulate_critical_differences(small), "top-1", "1 clusters")

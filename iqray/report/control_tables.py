@@ -10,7 +10,7 @@ import pandas as pd
 from iqray.report.caveats import Caveat
 from iqray.report.tables import PageTable, has_demo, make_table
 from iqray.results.cells import MEASURE_LABELS, list_leaders, tabulate_firsts
-from iqray.results.controls import NULL_Z
+from iqray.results.controls import compute_null_limit
 from iqray.settings.control import DRAWN, IMAGE_HALVES, UNTRAINED
 
 NO_CONTROLS = (
@@ -31,18 +31,24 @@ def tabulate_controls(controls: pd.DataFrame) -> PageTable:
     """Where the cells of every subset stand among its controls, by control, measure and dataset.
 
     Medians are over the cells' architectures and metrics. Only what was drawn gives a place; of
-    image halves and untrained networks there is the difference.
+    image halves and untrained networks there is the difference. The band is that of the cell with
+    the fewest draws; every cell is counted by its own.
     """
     placed = controls.astype(dict.fromkeys(("difference", "z", "percentile"), "float64"))
     keys = ["control", "measure", "dataset", "subset"]
+    limits = compute_null_limit(placed["num_draws"])
     groups = placed.assign(
-        above=placed["z"] >= NULL_Z, below=placed["z"] <= -NULL_Z, has_z=placed["z"].notna()
+        above=placed["z"] > limits,
+        below=placed["z"] < -limits,
+        has_z=placed["z"].notna(),
+        limit=limits.where(placed["z"].notna()),
     ).groupby(keys, sort=False)
     frame = groups.agg(
         num_draws=("num_draws", "min"),
         difference=("difference", "median"),
         median_percentile=("percentile", "median"),
         median_z=("z", "median"),
+        limit=("limit", "max"),
         above=("above", "sum"),
         below=("below", "sum"),
         cells=("has_z", "sum"),
@@ -52,8 +58,9 @@ def tabulate_controls(controls: pd.DataFrame) -> PageTable:
             "difference": "median difference",
             "median_percentile": "median percentile",
             "median_z": "median z",
-            "above": f"z above {NULL_Z}",
-            "below": f"z below -{NULL_Z}",
+            "limit": "95 % of controls: |z| below",
+            "above": "cells above",
+            "below": "cells below",
             "cells": "cells with a z",
         }
     )
@@ -85,9 +92,9 @@ def list_control_caveats(
         *lost,
         Caveat(
             "Like other categories",
-            f"{'; '.join(inside)} do not lie {NULL_Z} standard deviations above the mean of the "
-            "control subsets, or there are too few of these to tell. Categories that no metric "
-            "has chosen may do as well.",
+            f"{'; '.join(inside)} do not lie above the band in which 95 % of further control "
+            "subsets would, or there are too few of these to tell: the fewer, the wider is the "
+            "band. Categories that no metric has chosen may do as well.",
         ),
     ]
 
@@ -112,7 +119,8 @@ def _find_inside(controls: pd.DataFrame, rank_counts: pd.DataFrame) -> Iterator[
             is_own = (controls["measure"] == measure) & (controls["subset"] == leader)
             for control, own in controls[is_own].groupby("control", sort=False):
                 # Only above the controls is a leader ahead of them.
-                num_inside = int((~(own["z"].astype("float64") >= NULL_Z)).sum())
+                is_above = own["z"].astype("float64") > compute_null_limit(own["num_draws"])
+                num_inside = int((~is_above).sum())
                 if 2 * num_inside >= len(own):
                     label = MEASURE_LABELS[str(measure)]
                     yield f"on {label} {num_inside} of {len(own)} cells of {leader} ({control})"

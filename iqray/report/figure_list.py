@@ -22,9 +22,9 @@ from iqray.report.figures.measures import (
 from iqray.report.figures.pictures import plot_centroid_maps, plot_score_distributions
 from iqray.report.figures.style import render_png, render_svg
 from iqray.report.inputs import ReportInputs
+from iqray.report.interval_tables import name_draws
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
-from iqray.results.controls import NULL_Z
 from iqray.results.cross_distances import average_cross_distances
 from iqray.settings.control import DRAWN
 from iqray.settings.embedding import PENULTIMATE
@@ -83,6 +83,10 @@ def _build_rank_distributions(inputs: ReportInputs) -> ReportFigure:
     )
 
 
+def _name_draws(inputs: ReportInputs, *kinds: str) -> str:
+    return name_draws(inputs.cells["seed"].nunique(), *kinds)
+
+
 def _build_mean_distances(inputs: ReportInputs) -> ReportFigure:
     return ReportFigure(
         "mean_distances",
@@ -91,7 +95,7 @@ def _build_mean_distances(inputs: ReportInputs) -> ReportFigure:
         "values are in the table of accuracy and mean distance.",
         "Mean Euclidean distance between the embeddings of two test images (the paper's Figure 2). "
         "A bar is the mean, a dot a metric and seed, a line a metric's 95 % interval over drawn "
-        "categories, images and seeds. Scales differ between architectures.",
+        f"{_name_draws(inputs, 'categories', 'images')}. Scales differ between architectures.",
         has_demo(inputs.cells),
     )
 
@@ -120,8 +124,9 @@ def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
         "Top-1 and top-5 accuracy of every cell with its 95 % interval, by dataset, architecture "
         "and subset; the values are in the table of cells with intervals.",
         "Accuracy on the subset's own test images. A dot is a cell, averaged over seeds, its bar "
-        "the 95 % interval of a bootstrap that draws categories, their test images and seeds; "
-        "metrics stand side by side, the thin line is their mean. Subsets hold different "
+        "the 95 % interval of a bootstrap that draws "
+        f"{_name_draws(inputs, 'categories', 'their test images')}; metrics stand side by "
+        "side, the thin line is their mean. Subsets hold different "
         "categories, so that a difference may be one of difficulty. Dashed: chance.",
         has_demo(inputs.cells),
     )
@@ -155,7 +160,8 @@ def _build_controls(inputs: ReportInputs, control: str) -> ReportFigure:
         "architecture and subset; the table of real subsets among controls sums them up.",
         f"Real subsets against {control} control subsets ({own['num_draws'].min()} or more draws): "
         "a dot is a cell, its z the distance from the mean of the control subsets in their "
-        f"standard deviations. In the grey band, |z| < {NULL_Z}, a subset is like the controls.",
+        "standard deviations. In the grey band, where 95 % of further control subsets would lie if "
+        "they were normal, a subset is like the controls; with few draws the band is wide.",
         has_demo(own),
     )
 

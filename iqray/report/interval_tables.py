@@ -12,7 +12,13 @@ from iqray.results.ranks import COMBINATION
 _CELL = "cell"
 
 
-def tabulate_rank_intervals(intervals: pd.DataFrame) -> PageTable:
+def name_draws(num_seeds: int, *kinds: str) -> str:
+    """Name in words what intervals draw; seeds only of several, since one leaves no choice."""
+    *others, last = [*kinds, "seeds"] if num_seeds > 1 else kinds
+    return f"{', '.join(others)} and {last}"
+
+
+def tabulate_rank_intervals(intervals: pd.DataFrame, num_seeds: int) -> PageTable:
     """Mean rank of every subset over combinations, of the study and of each dataset."""
     chosen = intervals[intervals["scope"] != _CELL]
     ends = zip(chosen["rank_low"], chosen["rank_high"], strict=True)
@@ -26,16 +32,18 @@ def tabulate_rank_intervals(intervals: pd.DataFrame) -> PageTable:
             "combinations": chosen["n"],
         }
     )
-    title = "Mean ranks with 95 % intervals over drawn categories, images and seeds"
+    drawn = name_draws(num_seeds, "categories", "images")
+    title = f"Mean ranks with 95 % intervals over drawn {drawn}"
     return make_table("rank_intervals", title, frame, has_demo_weights=has_demo(chosen))
 
 
-def tabulate_cell_intervals(intervals: pd.DataFrame) -> PageTable:
+def tabulate_cell_intervals(intervals: pd.DataFrame, num_seeds: int) -> PageTable:
     """Every cell's value, averaged over seeds, and rank with their 95 % intervals."""
     chosen = intervals[intervals["scope"] == _CELL]
     numbers = ["value", "low", "high", "rank", "rank_low", "rank_high", "first_share"]
     frame = chosen[["measure", *COMBINATION, "subset", *numbers]]
     frame = frame.astype(dict.fromkeys(numbers, "float64")).replace({"measure": MEASURE_LABELS})
-    title = "Cells with 95 % intervals over drawn categories, images and seeds"
+    drawn = name_draws(num_seeds, "categories", "images")
+    title = f"Cells with 95 % intervals over drawn {drawn}"
     demo = has_demo(chosen)
     return make_table("cell_intervals", title, frame, has_demo_weights=demo, is_folded=True)

@@ -72,7 +72,12 @@ def render_page(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         study=inputs.study,
         facts=list_facts(inputs),
-        findings=list_findings(inputs.rank_counts, inputs.statistics, inputs.intervals),
+        findings=list_findings(
+            inputs.rank_counts,
+            inputs.statistics,
+            inputs.intervals,
+            inputs.cells["seed"].nunique(),
+        ),
         evidence=describe_evidence(inputs.cells),
         overall=report.overall,
         caveats=[

@@ -10,7 +10,11 @@ from iqray.report.cross_tables import tabulate_cross_distances
 from iqray.report.definition_tables import tabulate_survival
 from iqray.report.figure_list import ReportFigure
 from iqray.report.inputs import ReportInputs
-from iqray.report.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
+from iqray.report.interval_tables import (
+    name_draws,
+    tabulate_cell_intervals,
+    tabulate_rank_intervals,
+)
 from iqray.report.intervention_tables import INTERVENTIONS_TEXT, tabulate_interventions
 from iqray.report.tables import (
     PageTable,
@@ -90,7 +94,7 @@ def _build_distance(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> Se
         "categories.",
         [
             tabulate_accuracies(inputs.cells),
-            tabulate_cell_intervals(inputs.intervals),
+            tabulate_cell_intervals(inputs.intervals, inputs.cells["seed"].nunique()),
             *_tabulate_crossed(inputs),
         ],
         _pick(figures, "mean_distances", "centroid_maps", "accuracies", "cross_distances_"),
@@ -105,19 +109,31 @@ def _tabulate_crossed(inputs: ReportInputs) -> Iterator[PageTable]:
 
 
 def _build_trust(inputs: ReportInputs) -> Section:
+    num_seeds = inputs.cells["seed"].nunique()
     return Section(
         "trust",
         "How far to trust it",
         "Clusters are pairs of dataset and metric: their architectures share the categories, so "
-        "they are permuted and drawn together. Chance ranks every subset in the middle. Holm's "
-        "method allows for three measures, but not for any other choice of this study. Intervals "
-        "over drawn categories, images and seeds hold the metrics and architectures fixed; those "
-        "of mean ranks of clusters draw these instead of images. All rows, "
+        "they are permuted and drawn together. Tests and intervals over clusters, Nemenyi's and "
+        "the interaction included, take metrics of a dataset for independent, though they rank the "
+        "same categories: the more the metrics agree, the more p-values are too small and "
+        "intervals too narrow. The permutation over datasets permutes all metrics and "
+        "architectures of a dataset together and takes only datasets for independent; of few "
+        "datasets it can show little, as the smallest p-value that it can give says. "
+        "Chance ranks every subset in the middle. The p-value of one subset's mean rank is "
+        "adjusted for the number of subsets as if none of them differed; where one does, it pushes "
+        "the others off the middle, so that their small p-values say nothing more. Holm's method "
+        "allows for three measures, but not for any other choice of this study. Intervals "
+        f"over drawn {name_draws(num_seeds, 'categories', 'images')} hold the metrics and "
+        "architectures fixed; those of mean ranks of clusters draw "
+        f"{name_draws(num_seeds, 'clusters', 'architectures')}. Noise pulls ranks to the middle, "
+        "and drawn ranks once more, so that draws give an interval's width and the measured rank "
+        "its place. All rows, "
         "those of each dataset and without each metric included, are in results/statistics.csv and "
         "results/diagnostics.csv.",
         [
             tabulate_tests(inputs.statistics),
-            tabulate_rank_intervals(inputs.intervals),
+            tabulate_rank_intervals(inputs.intervals, num_seeds),
             tabulate_mean_ranks(inputs.statistics),
             tabulate_critical_differences(inputs.statistics),
             tabulate_diagnostics(inputs.diagnostics),
@@ -133,7 +149,9 @@ def _build_controls(inputs: ReportInputs, figures: Sequence[ReportFigure]) -> Se
         "What the subsets stand beside, as the study asks: subsets of as many categories that no "
         "metric has chosen, random or matched in image counts or difficulty; the best and the "
         "worst half of a subset's own images; its networks before training. With few draws the "
-        "place of a subset is rough, and z needs two or more. All are in results/controls.csv."
+        "place of a subset is rough, and z needs two or more: 95 % of further control subsets "
+        "would lie within t(0.975, n - 1) * sqrt(1 + 1/n) standard deviations of the mean of n "
+        "draws, 15.6 for two, 2.8 for six, 2.1 for 20. All are in results/controls.csv."
         if has_controls
         else NO_CONTROLS,
         [tabulate_controls(inputs.controls)] if has_controls else [],

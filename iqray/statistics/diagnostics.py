@@ -11,15 +11,18 @@ The measures, by their names in the table:
 - spearman_categories: order of categories by two metrics, of the statistics that the study sorts.
 - spearman_statistics: a category's mean with each of its ranges, and each statistic with its number
   of images, their pixels and their bytes per pixel; far from 0 is a confound.
-- split_half: order of categories by one statistic in one half of the images and in the other,
-  corrected to the whole number of images.
+- split_half: order of categories by an average in one half of the images and in the other,
+  corrected to the whole number of images by Spearman and Brown.
+- split_half_uncorrected: the same by a range or standard deviation, of half as many images as
+  subsets are chosen by: no formula corrects these. Categories of fewer than four images, of which a
+  half has one, are left out.
 
 Scores are raw: between a metric whose lower scores are better and one whose higher scores are, a
 negative correlation of means is agreement.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +32,15 @@ import pyarrow as pa
 from iqray.categories.category_stats import STATISTICS
 from iqray.results.ranks import describe_weights
 from iqray.schemas import DIAGNOSTICS
-from iqray.settings.subset import RANGES, SubsetRules
+from iqray.settings.subset import AVERAGES, RANGES, SubsetRules
 from iqray.statistics.reliability import correlate_ranks, measure_reliability
 
 # What should not decide which categories are chosen.
 CONFOUNDS = ("num_images", "median_pixels", "bytes_per_pixel")
 
 NUM_SPLITS = 100
+
+SPLIT_HALF, SPLIT_HALF_UNCORRECTED = "split_half", "split_half_uncorrected"
 
 _SEED = 0
 _MIN_COMPARED = 3
@@ -167,25 +172,41 @@ def _correlate(first: pd.Series, second: pd.Series, unit: str) -> Row:
 
 def _split_halves(scored: pd.DataFrame, rules: SubsetRules) -> Iterator[Row]:
     names = _list_sorted(rules)
-    categories = [
-        values.to_numpy(np.float64)
-        for _, values in scored.groupby("category")["score"]
-        if len(values) > 1
-    ]
-    row = {"measure": "split_half", "first": "half", "second": "half", "n": len(categories)}
+    averages = [name for name in names if name in AVERAGES]
+    others = [name for name in names if name not in AVERAGES]
+    yield from _measure_halves(scored, averages, min_images=2, is_corrected=True)
+    yield from _measure_halves(scored, others, min_images=4, is_corrected=False)
+
+
+def _measure_halves(
+    scored: pd.DataFrame, names: Sequence[str], min_images: int, *, is_corrected: bool
+) -> Iterator[Row]:
+    """Rows of some statistics, over the categories of `min_images` or more."""
+    values = [own.to_numpy(np.float64) for _, own in scored.groupby("category")["score"]]
+    categories = [own for own in values if len(own) >= min_images]
+    row = {
+        "measure": SPLIT_HALF if is_corrected else SPLIT_HALF_UNCORRECTED,
+        "first": "half",
+        "second": "half",
+        "n": len(categories),
+    }
     if len(categories) < _MIN_COMPARED:
-        reason = _explain_few(len(categories), "categories of two or more images")
+        reason = _explain_few(len(categories), f"categories of {min_images} or more images")
         yield from ({**row, "quantity": name, "reason": reason} for name in names)
         return
+    num_left_out = len(values) - len(categories)
+    left_out = f"left out: {num_left_out} categories of fewer than {min_images} scored images"
     chosen = {name: STATISTICS[name] for name in names}
-    for name, result in measure_reliability(categories, chosen, NUM_SPLITS, _SEED).items():
+    results = measure_reliability(categories, chosen, NUM_SPLITS, _SEED, is_corrected=is_corrected)
+    for name, result in results.items():
+        reason = "one value for all categories of a half" if np.isnan(result.value) else ""
         yield {
             **row,
             "quantity": name,
             "value": result.value,
             "low": result.low,
             "high": result.high,
-            "reason": "one value for all categories of a half" if np.isnan(result.value) else "",
+            "reason": "; ".join(filter(None, [reason, left_out if num_left_out else ""])),
         }
 
 

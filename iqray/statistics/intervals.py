@@ -12,14 +12,14 @@ import pandas as pd
 
 from iqray.results.ranks import COMBINATION, MEASURES, average_over_seeds, rank_cells
 from iqray.schemas import INTERVALS
-from iqray.statistics.bootstrap import INTERVAL, FloatArray, rank_draws
+from iqray.statistics.bootstrap import INTERVAL, FloatArray, bound_ranks, rank_draws
 
 Draws = Mapping[tuple[str, str, str, str], Mapping[str, FloatArray]]
 Row = dict[str, Any]
 
 
 def build_intervals(cells: pd.DataFrame, draws: Draws) -> pd.DataFrame:
-    """Intervals of values and ranks.
+    """Intervals of values and ranks, those of ranks recentred (`bootstrap.bound_ranks`).
 
     Args:
         cells: a table of `schemas.CELLS`.
@@ -58,6 +58,7 @@ def _describe_cells(
     ranks: FloatArray | None,
 ) -> list[Row]:
     rows = []
+    limits = None if ranks is None else _bound(ranks, own[f"rank_{measure}"])
     for position, (subset, cell) in enumerate(own.iterrows()):
         row: Row = {
             "scope": "cell",
@@ -71,8 +72,8 @@ def _describe_cells(
         }
         if subset in drawn:
             row["low"], row["high"] = np.nanpercentile(drawn[str(subset)], INTERVAL)
-        if ranks is not None:
-            row |= _describe_ranks(ranks[:, position])
+        if limits is not None and ranks is not None:
+            row |= limits[position] | {"first_share": float((ranks[:, position] == 1).mean())}
         rows.append(row)
     return rows
 
@@ -89,16 +90,17 @@ def _average_ranks(
             continue
         means = np.mean([ranks[names] for names in kept], axis=0)
         part = averages.set_index(list(COMBINATION)).loc[kept]
+        measured = part.groupby("subset")[f"rank_{measure}"].mean().loc[subsets]
+        limits = _bound(means, measured)
         for position, subset in enumerate(subsets):
-            own = part[part["subset"] == subset]
             rows.append(
                 {
                     "scope": scope if scope == "all" else f"dataset:{scope}",
                     "measure": measure,
                     "subset": subset,
-                    "rank": own[f"rank_{measure}"].mean(),
+                    "rank": measured[subset],
                     "n": len(kept),
-                    **_describe_ranks(means[:, position]),
+                    **limits[position],
                     "first_share": None,
                     "weights": ", ".join(sorted(part["weights"].unique())),
                 }
@@ -106,6 +108,7 @@ def _average_ranks(
     return rows
 
 
-def _describe_ranks(ranks: FloatArray) -> Row:
-    low, high = np.percentile(ranks, INTERVAL)
-    return {"rank_low": low, "rank_high": high, "first_share": float((ranks == 1).mean())}
+def _bound(draws: FloatArray, ranks: pd.Series) -> list[Row]:
+    """The ends of every subset's interval; columns of draws are in the order of the ranks."""
+    ends = bound_ranks(draws, ranks.to_numpy(dtype=np.float64))
+    return [{"rank_low": low, "rank_high": high} for low, high in zip(*ends, strict=True)]

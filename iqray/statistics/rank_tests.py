@@ -1,7 +1,10 @@
 """Tests of ranks: does any subset rank better than the others, beyond chance?
 
-Reads arrays of ranks, one row per unit (a combination, or a cluster of combinations) and one column
-per subset; each row sums to the same. Returns numbers. Pure.
+Reads arrays of ranks, one row per unit (a combination, a cluster of combinations, or a dataset) and
+one column per subset; each row sums to the same. Returns numbers. Pure.
+
+Every test takes its units for independent. Clusters of one dataset are only as far as its metrics
+are: they rank the same categories, and where the subsets of two metrics overlap, so do the trials.
 """
 
 import itertools
@@ -73,7 +76,7 @@ def run_nemenyi(values: FloatArray, alpha: float = 0.05) -> NemenyiResult:
 
     Args:
         values: as of `run_friedman`.
-        alpha: chance of one false difference or more among all pairs.
+        alpha: chance of one false difference or more among all pairs, if the units are independent.
 
     Source: Demsar (2006), equation of CD: `q * sqrt(k (k + 1) / (6 n))` for k subsets and n units,
     q from the studentized range of infinite degrees of freedom divided by the square root of two.
@@ -94,13 +97,18 @@ class PermutationResult:
     Attributes:
         statistic: sum over subsets of the squared deviation of the mean rank from the middle.
         p_value: of all subsets at once.
+        smallest_p: no p-value of this test can be smaller, whatever the ranks are.
         deviations: `(num_subsets,)`, mean rank minus the middle; negative is better.
         p_values: of each subset, two-sided, adjusted for the number of subsets by comparison with
-            the largest deviation of a permutation (Westfall and Young, 1993).
+            the largest deviation of a permutation (Westfall and Young, 1993). That bounds
+            the chance of a false alarm only where no subset differs (weak control): once one does,
+            the others leave the middle because ranks sum to the same, so that a small p of a second
+            subset says nothing of its own.
     """
 
     statistic: float
     p_value: float
+    smallest_p: float
     deviations: FloatArray
     p_values: FloatArray
 
@@ -108,27 +116,32 @@ class PermutationResult:
 def permute_labels(
     ranks: FloatArray, seed: int, num_permutations: int = NUM_PERMUTATIONS
 ) -> PermutationResult:
-    """Permute the subsets' labels within each cluster.
+    """Permute the subsets' labels within each unit: a cluster, or a dataset.
 
-    All architectures and seeds of a cluster share the categories of its subsets, so they are
-    permuted together: `ranks` has their mean. Independence is assumed between clusters only.
+    What a unit holds is permuted together, so `ranks` has its mean: of a cluster over architectures
+    and seeds, which share the categories of its subsets; of a dataset over metrics, too.
+    Independence is assumed between units only.
 
     Args:
-        ranks: `(num_clusters, num_subsets)`, mean ranks of a cluster; at least two clusters.
-        seed: of the permutations.
-        num_permutations: random ones. The labels as they are count as one more, so no p-value is
-            below `1 / (num_permutations + 1)` (Phipson and Smyth, 2010).
+        ranks: `(num_units, num_subsets)`, mean ranks of a unit; at least two units.
+        seed: of the permutations, which are random where there are more than `num_permutations`
+            different ones, else all. The first unit keeps its labels, since permuting those of all
+            units alike changes no statistic: U units of k subsets have `k! ** (U - 1)`, so that of
+            two units and four subsets no p-value is below 1/24.
+        num_permutations: the most that are made. Of random ones the labels as they are count as one
+            more, so no p-value is below `1 / (num_permutations + 1)` (Phipson and Smyth, 2010).
     """
-    generator = np.random.default_rng(seed)
+    num_units, num_subsets = ranks.shape
     centred = ranks - ranks.mean()
-    shuffled = generator.permuted(np.tile(centred, (num_permutations + 1, 1, 1)), axis=-1)
-    shuffled[0] = centred
-    null = shuffled.mean(axis=1)
+    orders = _list_orders(num_units - 1, num_subsets, seed, num_permutations)
+    permuted = centred[np.arange(1, num_units)[None, :, None], orders]
+    null = (centred[0] + permuted.sum(axis=1)) / num_units
     statistics = (null**2).sum(axis=1)
     largest = np.abs(null).max(axis=1)
     return PermutationResult(
         float(statistics[0]),
         _compute_share(statistics[0], statistics),
+        1 / len(orders),
         null[0],
         np.array([_compute_share(abs(deviation), largest) for deviation in null[0]]),
     )

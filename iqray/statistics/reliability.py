@@ -20,11 +20,12 @@ _INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well a category order would repeat with as many images again.
+    """How well a category order repeats in other images.
 
     Attributes:
-        value: Spearman correlation between halves, averaged over splits and corrected to the whole
-            number of images; 1 is an order without noise, 0 one of noise only.
+        value: Spearman correlation between halves, averaged over splits; 1 is an order without
+            noise, 0 one of noise only. Corrected, it is for as many images again; as it is, for
+            half as many.
         low, high: the same at the 2.5th and 97.5th percentile of splits.
     """
 
@@ -38,15 +39,19 @@ def measure_reliability(
     statistics: Mapping[str, Statistic],
     num_splits: int,
     seed: int,
+    *,
+    is_corrected: bool,
 ) -> dict[str, Reliability]:
     """Split-half reliability of the category order by several statistics, from the same splits.
 
     Args:
-        scores: of each category, `(num_images,)` finite; at least two images each. An odd image
-            goes to the second half.
+        scores: of each category, `(num_images,)` finite; at least two images each, of statistics
+            of spread four, since one image has none. An odd image goes to the second half.
         statistics: by name, a function of `(..., num_images)` that returns `(...)`.
         num_splits: random splits.
         seed: of the splits.
+        is_corrected: correct to the whole number of images, which holds for averages only
+            (`correct_spearman_brown`).
 
     Returns:
         By statistic. NaN where a statistic is one value in all categories of a half.
@@ -60,7 +65,7 @@ def measure_reliability(
         for name, compute in statistics.items():
             halves[name][0, :, category] = compute(shuffled[:, :middle])
             halves[name][1, :, category] = compute(shuffled[:, middle:])
-    return {name: _summarise(correlate_ranks(*both)) for name, both in halves.items()}
+    return {name: _summarise(correlate_ranks(*both), is_corrected) for name, both in halves.items()}
 
 
 def correlate_ranks(first: np.ndarray, second: np.ndarray) -> FloatArray:
@@ -83,13 +88,15 @@ def correlate_ranks(first: np.ndarray, second: np.ndarray) -> FloatArray:
 def correct_spearman_brown(correlation: float) -> float:
     """Reliability of the whole, given the correlation between its halves: `2 r / (1 + r)`.
 
-    Source: Spearman (1910) and Brown (1910), British Journal of Psychology 3. It holds for r > 0;
-    a negative one says that there is none, so it gives 0. NaN stays NaN.
+    Source: Spearman (1910) and Brown (1910), British Journal of Psychology 3. It is derived for a
+    whole that is the sum or mean of parallel halves. A range of all images is no mean of the ranges
+    of halves: how its noise falls with their number depends on the tails of the scores. It holds
+    for r > 0; a negative one says that there is none, so it gives 0. NaN stays NaN.
     """
     return 0.0 if correlation < 0 else 2 * correlation / (1 + correlation)
 
 
-def _summarise(correlations: FloatArray) -> Reliability:
+def _summarise(correlations: FloatArray, is_corrected: bool) -> Reliability:
     low, high = np.percentile(correlations, _INTERVAL)
     parts = (float(correlations.mean()), float(low), float(high))
-    return Reliability(*map(correct_spearman_brown, parts))
+    return Reliability(*map(correct_spearman_brown, parts) if is_corrected else parts)

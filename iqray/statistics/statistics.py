@@ -5,16 +5,26 @@ within each combination. A cluster, (dataset, metric), has the mean of the ranks
 architectures: they share the categories of its subsets, and their distances have no common scale.
 Pure.
 
+Tests over clusters take these for independent. Metrics of a dataset rank the same categories, and
+may choose the very same, so a test over clusters can reject far too often: where an effect of the
+subsets belongs to the dataset, and not to quality, every metric that agrees with another counts it
+again. Tests over datasets take only those for independent.
+
 The tests, by their names in the table:
 
 - friedman: do the subsets differ? Effect is Kendall's W.
 - nemenyi: which pairs differ? Effect is the difference of mean ranks, low and high are one critical
   difference away. The row `critical difference` has that as its effect.
-- permutation: as friedman, from permuted labels, architectures of a cluster together. Rows of a
-  subset: is its mean rank other than the middle? Adjusted for the number of subsets.
+- permutation: as friedman, from permuted labels. Unit `clusters`: architectures of a cluster
+  together. Unit `datasets`, with several datasets: metrics and architectures of a dataset together;
+  with few datasets `smallest_p` is large. Rows of a subset: is its mean rank other than the middle?
+  Adjusted for the number of subsets where none differs; once one does, others have small p-values
+  too often (`PermutationResult.p_values`).
 - without_metric: the permutation test on all metrics but one.
-- interaction: do the datasets rank the subsets differently? Its n counts metrics.
+- interaction: do the datasets rank the subsets differently? Its n counts metrics, which it takes
+  for independent.
 - bootstrap: the mean rank of a subset and its interval; clusters, architectures and seeds drawn.
+  Clusters are drawn one by one, as if metrics of a dataset were independent; else it is too narrow.
 """
 
 import itertools
@@ -45,11 +55,11 @@ from iqray.statistics.rank_tests import (
 )
 
 CLUSTER = ("dataset", "metric")
-CLUSTERS, COMBINATIONS = "clusters", "combinations"
+CLUSTERS, COMBINATIONS, DATASETS = "clusters", "combinations", "datasets"
 
 # Comparisons of all subsets at once: of these the measures make a family for Holm's method.
 ALL_SUBSETS = "subsets"
-_DATASETS = "subsets between datasets"
+_BETWEEN_DATASETS = "subsets between datasets"
 
 CRITICAL_DIFFERENCE = "critical difference"
 
@@ -132,6 +142,7 @@ def _collect_ranks(cells: pd.DataFrame, ranked: pd.DataFrame, measure: str) -> M
 
 def _run_all_tests(ranks: MeasureRanks) -> Iterator[Row]:
     yield from _run_tests(ranks)
+    yield _permute_in_datasets(ranks)
     yield from _leave_metrics_out(ranks)
     yield _test_interaction(ranks)
 
@@ -197,10 +208,20 @@ def _test_permutations(ranks: MeasureRanks) -> Iterator[Row]:
         }
 
 
+def _permute_in_datasets(ranks: MeasureRanks) -> Row:
+    table = ranks.clusters.groupby("dataset").mean()
+    row = {"test": "permutation", "unit": DATASETS, "comparison": ALL_SUBSETS, "n": len(table)}
+    if reason := _explain_lack(ranks, DATASETS, len(table)):
+        return {**row, "reason": reason}
+    result = permute_labels(table.to_numpy(), _SEED)
+    return {**row, "reason": "", **_describe_all(result, table)}
+
+
 def _describe_all(result: PermutationResult, table: pd.DataFrame) -> Row:
     return {
         "statistic": result.statistic,
         "p_value": result.p_value,
+        "smallest_p": result.smallest_p,
         "effect": run_friedman(table.to_numpy()).kendall_w,
         "leader": _find_leader(table),
     }
@@ -230,7 +251,12 @@ def _test_interaction(ranks: MeasureRanks) -> Row:
         for metric in ranks.clusters.index.get_level_values("metric").unique()
         if all(metric in table.index for table in tables)
     ]
-    row = {"test": "interaction", "unit": CLUSTERS, "comparison": _DATASETS, "n": len(shared)}
+    row: Row = {
+        "test": "interaction",
+        "unit": CLUSTERS,
+        "comparison": _BETWEEN_DATASETS,
+        "n": len(shared),
+    }
     if len(tables) < 2:
         return {**row, "reason": f"{len(tables)} datasets with all subsets; 2 or more are needed"}
     if reason := _explain_lack(ranks, "metrics in all datasets", len(shared)):
@@ -274,7 +300,7 @@ def _find_leader(table: pd.DataFrame) -> str:
 
 def _adjust(statistics: pd.DataFrame) -> pd.DataFrame:
     """Fill `p_holm`: the measures of a test of all subsets are one family."""
-    is_family = statistics["comparison"].isin([ALL_SUBSETS, _DATASETS])
+    is_family = statistics["comparison"].isin([ALL_SUBSETS, _BETWEEN_DATASETS])
     family = statistics[is_family].astype({"p_value": "float64"})
     p_holm = family.groupby(["scope", "unit", "test"])["p_value"].transform(adjust_holm)
     return statistics.assign(p_holm=p_holm)
