@@ -11,7 +11,11 @@ from iqray.report.definition_tables import tabulate_survival
 from iqray.report.figure_list import ReportFigure
 from iqray.report.inputs import ReportInputs
 from iqray.report.interval_tables import tabulate_cell_intervals, tabulate_rank_intervals
-from iqray.report.intervention_tables import INTERVENTIONS_TEXT, tabulate_interventions
+from iqray.report.intervention_tables import (
+    INTERVENTIONS_TEXT,
+    tabulate_changed_scores,
+    tabulate_interventions,
+)
 from iqray.report.tables import (
     PageTable,
     tabulate_accuracies,
@@ -146,7 +150,10 @@ def _build_interventions(inputs: ReportInputs) -> Section:
         "interventions",
         "Interventions",
         INTERVENTIONS_TEXT,
-        [tabulate_interventions(inputs.effects, inputs.changed_scores)],
+        [
+            tabulate_changed_scores(inputs.changed_scores),
+            tabulate_interventions(inputs.effects, inputs.changed_scores),
+        ],
     )
 
 
