@@ -5,7 +5,8 @@
 
 The study names `interventions`. Its subsets are made where jobs/full_grid.py has not; then, for
 each intervention, images are degraded, restored or chosen, written without loss, scored by every
-metric, and trained on as in the grid, with the same categories. Leaves effects.csv and
+metric, and trained on as in the grid, with the same categories. Test images stay untouched unless
+the study has them changed; then they are scored too, changed and untouched. Leaves effects.csv and
 measured_scores.csv in interventions/<dataset>-<metric>-<subset>/. Interrupt or kill it at any
 point; the same command continues. Each changed subset costs as much as a cell of the grid, for each
 architecture and seed.
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for intervention in study.interventions:
                 effects, scores = intervene(run, intervention)
                 num_lost += int(effects["status"].isin(["failed", "missing"]).sum())
-                shown = ["variant", "scored_by", "average", "range", "average_difference"]
+                shown = ["variant", "split", "scored_by", "average", "range"]
+                shown += ["average_difference", "range_difference"]
                 print(f"\n{scores[shown].round(3).to_string(index=False)}")
                 shown = ["variant", "architecture", "seed", "top1", "top1_difference", "status"]
                 print(f"\n{effects[shown].round(4).to_string(index=False)}\n")

@@ -1,9 +1,6 @@
-"""Interventions: what is chosen and changed, and a small one from images to effects."""
+"""Interventions: what is chosen and changed, and how scores are compared."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +10,10 @@ from PIL import Image
 
 from iqray.errors import StudyError
 from iqray.interventions.image_changes import change_pixels, encode_png, load_function
-from iqray.interventions.interventions import choose_images
-from iqray.settings.intervention import Variant
-from iqray.stages.intervention_results import list_current_interventions, list_keys
-from iqray.storage import Storage
+from iqray.interventions.interventions import choose_images, summarise_scores
+from iqray.settings.intervention import Intervention, Variant
 from iqray.study_file import parse_study
-from tests.small_study import write_study
 
-JOB = Path(__file__).parent.parent / "jobs" / "intervene.py"
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
 
 
@@ -79,6 +72,7 @@ def test_restoring_takes_a_function_by_name(
         "def lose(image):\n    return image / 2\n\n"
         "def fail(image):\n    raise ValueError('no memory')\n"
     )
+    (tmp_path / "my_broken_restorer.py").write_text("def invert(image)\n    return image\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     restored = change_pixels(PIXELS, Variant("restore", function="my_restorer:invert"), 1, "x.jpg")
     np.testing.assert_array_equal(restored, 255 - PIXELS)
@@ -86,7 +80,12 @@ def test_restoring_takes_a_function_by_name(
         change_pixels(PIXELS, Variant("restore", function="my_restorer:lose"), 1, "x.jpg")
     with pytest.raises(StudyError, match=r"fail fails on 'x.jpg'.*no memory"):
         change_pixels(PIXELS, Variant("restore", function="my_restorer:fail"), 1, "x.jpg")
-    for name in ("my_restorer:nothing", "no_such_module:invert", "my_restorer"):
+    for name in (
+        "my_restorer:nothing",
+        "no_such_module:invert",
+        "my_restorer",
+        "my_broken_restorer:invert",
+    ):
         with pytest.raises(StudyError, match="cannot be imported"):
             load_function(name)
 
@@ -124,67 +123,44 @@ def test_mistakes_in_the_study_say_what_to_give(intervention: dict, message: str
         parse_study(content)
 
 
-def run_interventions(study: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(JOB), "--study", str(study)],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "IQRAY_CACHE": str(study.parent / "cache")},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_a_subset_is_changed_scored_and_trained_on(inputs: Path, tmp_path: Path) -> None:
-    changes = [
-        {"kind": "blur", "strengths": [1.0]},
-        {"kind": "blur", "strengths": [0.3], "test_images": "changed"},
-        {"kind": "nearest", "share": 0.5},
+def make_stats(values: dict[str, list[tuple[float, float]]]) -> pd.DataFrame:
+    """Rows of category statistics: by variant the average and the range of two categories."""
+    rows = [
+        (variant, "niqe", category, 4, 4, average, extent, "w")
+        for variant, own in values.items()
+        for category, (average, extent) in zip("ab", own, strict=True)
     ]
-    where = {"dataset": "d", "metric": "brisque", "subset": "avg_high"}
-    study = write_study(
-        inputs,
-        tmp_path / "out",
-        metrics=["brisque"],
-        controls={"count_matched": 1},  # of the grid; a changed subset has no other categories
-        interventions=[{**where, "changes": changes}],
+    columns = ["dataset", "metric", "category", "num_images", "num_scored", "mean", "max_min"]
+    return pd.DataFrame(rows, columns=[*columns, "weights"])
+
+
+def test_scores_are_compared_within_a_split() -> None:
+    blur = {"kind": "blur", "strengths": [0.5]}
+    intervention = Intervention(
+        dataset="d",
+        metric="niqe",
+        subset="avg_high",
+        changes=[{**blur, "test_images": "changed"}, {"kind": "nearest", "share": 0.5}],
     )
-    text = run_interventions(study)
-    base = tmp_path / "out/interventions/d-brisque-avg_high"
-    effects = pd.read_parquet(base / "effects.parquet").set_index("variant")
-    variants = ["unchanged", "random-0.5", "blur-1", "blur-0.3-test", "nearest-0.5"]
-    assert effects.index.to_list() == variants
-    assert (effects["status"] == "ok").all()
-    assert effects.loc["nearest-0.5", "control"] == "random-0.5"
-    expected = effects.loc["blur-1", "distance"] - effects.loc["unchanged", "distance"]
-    assert effects.loc["blur-1", "distance_difference"] == pytest.approx(expected)
-    assert effects.loc["unchanged", "top1_difference"] == 0
-
-    scores = pd.read_csv(base / "measured_scores.csv").set_index("variant")
-    assert scores["num_images"].to_list() == [8, 4, 8, 8, 4]
-    assert scores.loc["blur-1", "average_difference"] != 0
-    before = pd.read_parquet(tmp_path / "out/category_stats.parquet")
-    own = pd.read_parquet(tmp_path / "out/subsets.parquet").query("subset == 'avg_high'")
-    mean = before[before["category"].isin(own["category"])]["mean"].mean()
-    assert scores.loc["unchanged", "average"] == pytest.approx(mean)
-
-    manifests = {name: pd.read_parquet(base / f"manifest/{name}.parquet") for name in variants}
-    sums = {name: frame.set_index(["split", "path"])["sha256"] for name, frame in manifests.items()}
-    assert set(sums["blur-1"].index) == set(sums["unchanged"].index)  # paths are the user's own
-    assert sums["blur-1"]["test"].equals(sums["unchanged"]["test"])
-    assert not set(sums["blur-1"]["train"]) & set(sums["unchanged"]["train"])
-    assert not set(sums["blur-0.3-test"]["test"]) & set(sums["unchanged"]["test"])
-    assert set(sums["nearest-0.5"]["train"]) < set(sums["unchanged"]["train"])
-    assert "trials       5 of 5 trials" in text
-
-    storage = Storage(str(tmp_path / "out"))
-    folder = "interventions/d-brisque-avg_high"
-    assert list_current_interventions(storage) == [folder]  # what a report shows
-    assert storage.read_key(f"{folder}/effects.parquet") in list_keys(storage)
-
-    again = run_interventions(study)
-    assert "trials       5 of 5 trials, all there before" in again
-    assert "dashboard" not in again  # Ray was not needed
+    stats = {
+        "train": make_stats(
+            {
+                "unchanged": [(1, 4), (3, 6)],
+                "random-0.5": [(2, 3), (2, 5)],
+                "blur-0.5-test": [(8, 2), (8, 1)],
+                "nearest-0.5": [(2, 1), (2, 1)],
+            }
+        ),
+        "test": make_stats({"unchanged": [(1, 1), (2, 1)], "blur-0.5-test": [(4, 3), (5, 3)]}),
+    }
+    table = summarise_scores(intervention, stats, "mean", "max_min")
+    found = table.set_index(["split", "variant"])[["average_difference", "range_difference"]]
+    assert {key: tuple(row) for key, row in zip(found.index, found.to_numpy(), strict=True)} == {
+        ("train", "unchanged"): (0, 0),
+        ("train", "random-0.5"): (0, 0),  # a control, and its own
+        ("train", "blur-0.5-test"): (6, -3.5),
+        ("train", "nearest-0.5"): (0, -3),
+        ("test", "unchanged"): (0, 0),
+        ("test", "blur-0.5-test"): (3, 2),
+    }
+    assert (table["num_images"] == 8).all()

@@ -65,9 +65,9 @@ def load_function(name: str) -> Callable[[Pixels], Pixels]:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module of the user's own raises whatever it does on import
         raise StudyError(
-            f"function '{name}' cannot be imported ({error}); give module:function of a module "
+            f"function '{name}' cannot be imported ({error!r}); give module:function of a module "
             "that all nodes can import, such as one on PYTHONPATH"
         ) from error
     if not callable(function):

@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqray import schemas
-from iqray.settings.intervention import CHOICES, FARTHEST, NEAREST, Intervention, Variant
+from iqray.settings.intervention import (
+    CHOICES,
+    FARTHEST,
+    NEAREST,
+    UNCHANGED,
+    Intervention,
+    Variant,
+)
 from iqray.study import Study
 from iqray.usable_images import select_usable
 
@@ -116,6 +123,29 @@ def derive_study(
     return Study.model_validate({**kept, **changes})
 
 
+def derive_test_study(study: Study, intervention: Intervention, root: str) -> Study:
+    """The study that scores test images, and nothing else: the changed and the untouched ones.
+
+    Args:
+        study: from `derive_study`.
+        intervention: the same, with a change of test images.
+        root: output root of this study.
+    """
+    scored = {
+        variant.name
+        for variant in intervention.list_variants()
+        if variant.changes_test or variant.change == UNCHANGED
+    }
+    # What a study scores are its training images.
+    datasets = tuple(
+        dataset.model_copy(update={"train": dataset.test, "test": None})
+        for dataset in study.datasets
+        if dataset.name in scored
+    )
+    changes = {"name": f"{study.name}-test", "root": root, "datasets": datasets}
+    return study.model_copy(update=changes)
+
+
 def compute_effects(intervention: Intervention, cells: pd.DataFrame) -> pd.DataFrame:
     """Accuracies and distances of every variant, and their difference from the control's.
 
@@ -137,20 +167,21 @@ def compute_effects(intervention: Intervention, cells: pd.DataFrame) -> pd.DataF
 
 
 def summarise_scores(
-    intervention: Intervention, stats: pd.DataFrame, average: str, range_name: str
+    intervention: Intervention, stats: Mapping[str, pd.DataFrame], average: str, range_name: str
 ) -> pd.DataFrame:
-    """What the metrics say of every variant's training images.
+    """What the metrics say of every variant's training images, and of test images if scored.
 
     Args:
         intervention: of the images.
-        stats: rows of `schemas.CATEGORY_STATS` of the derived study.
+        stats: by split (train, test) rows of `schemas.CATEGORY_STATS` of the study that scored it.
         average: column of the study's average.
         range_name: column of the study's range.
 
     Returns:
         A table of `schemas.INTERVENTION_SCORES`.
     """
-    groups = stats.groupby(["dataset", "metric"], sort=False)
+    frame = pd.concat([own.assign(split=split) for split, own in stats.items()])
+    groups = frame.groupby(["split", "dataset", "metric"], sort=False)
     table = groups.agg(
         num_images=("num_images", "sum"),
         num_scored=("num_scored", "sum"),
@@ -159,7 +190,7 @@ def summarise_scores(
         weights=("weights", "first"),
     ).reset_index()
     table = table.rename(columns={"metric": "scored_by"})
-    found = _add_differences(intervention, table, ["scored_by"], ("average", "range"))
+    found = _add_differences(intervention, table, ["split", "scored_by"], ("average", "range"))
     return found[schemas.INTERVENTION_SCORES.names]
 
 

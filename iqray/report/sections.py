@@ -15,7 +15,11 @@ from iqray.report.interval_tables import (
     tabulate_cell_intervals,
     tabulate_rank_intervals,
 )
-from iqray.report.intervention_tables import INTERVENTIONS_TEXT, tabulate_interventions
+from iqray.report.intervention_tables import (
+    INTERVENTIONS_TEXT,
+    tabulate_changed_scores,
+    tabulate_interventions,
+)
 from iqray.report.tables import (
     PageTable,
     tabulate_accuracies,
@@ -164,7 +168,10 @@ def _build_interventions(inputs: ReportInputs) -> Section:
         "interventions",
         "Interventions",
         INTERVENTIONS_TEXT,
-        [tabulate_interventions(inputs.effects, inputs.changed_scores)],
+        [
+            tabulate_changed_scores(inputs.changed_scores),
+            tabulate_interventions(inputs.effects, inputs.changed_scores),
+        ],
     )
 
 

@@ -210,7 +210,8 @@ INTERVENTION_EFFECTS = pa.schema(
     ]
 )
 
-# One row per changed subset and metric: the scores of its training images as measured.
+# One row per changed subset, split and metric: its images' scores as measured. Of the split test
+# only where images are changed, and beside these for the untouched ones (variant unchanged).
 INTERVENTION_SCORES = pa.schema(
     [
         ("dataset", pa.string()),
@@ -218,6 +219,7 @@ INTERVENTION_SCORES = pa.schema(
         ("subset", pa.string()),
         ("variant", pa.string()),
         ("control", pa.string()),
+        ("split", pa.string()),  # train, test
         ("scored_by", pa.string()),  # metric
         ("num_images", pa.int64()),
         ("num_scored", pa.int64()),

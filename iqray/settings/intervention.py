@@ -63,7 +63,8 @@ class Change(StudyPart):
         None, description="restore: module:function, (height, width, 3) uint8 RGB in and out"
     )
     test_images: Literal["untouched", "changed"] = Field(
-        "untouched", description="whether the test images are changed as well"
+        "untouched",
+        description="whether the test images are changed as well, and then scored as well",
     )
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
 """Interventions of a study: changed images, their scores, their trials, and what came out.
 
 Reads finished subsets; writes, for every changed subset, `interventions/<subset>/`: `images/` with
-the derived datasets, the tables of a study of its own, and last `effects` and `measured_scores`.
+the derived datasets, the tables of a study of its own, `test_images/` with those of a study that
+scores test images where any are changed, and last `effects` and `measured_scores`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import pandas as pd
@@ -17,6 +18,7 @@ from iqray.interventions.image_changes import hash_function
 from iqray.interventions.interventions import (
     compute_effects,
     derive_study,
+    derive_test_study,
     select_images,
     summarise_scores,
 )
@@ -37,26 +39,30 @@ from iqray.stages.intervention_results import (
 from iqray.stages.manifest import make_manifests
 from iqray.stages.results import CELLS_PATH, make_results, read_frame
 from iqray.stages.scores import make_scores
-from iqray.stages.subsets import CATEGORY_STATS_PATH, SUBSETS_PATH, make_subsets
+from iqray.stages.subsets import (
+    CATEGORY_STATS_PATH,
+    SUBSETS_PATH,
+    make_category_stats,
+    make_subsets,
+)
 from iqray.stages.trials import train_grid
 from iqray.study import Study
 from iqray.tables import write_with_csv
 
-# Raise when the same images would be changed in another way, or tables would hold other numbers.
-INTERVENTION_VERSION = 1
+# Raise when the same images would be changed in another way.
+CHANGES_VERSION = 1
+
+# Raise when the same scores and trials would give other tables or more of them.
+TABLES_VERSION = 2
 
 # Images of a file: what one task changes and holds encoded in memory.
 _SHARD_SIZE = 64
 
-# Of a changed subset's own study.
-_STAGES = (
-    inspect_and_score,
-    make_manifests,
-    make_scores,
-    make_subsets,
-    train_grid,
-    make_results,
-)
+# Of a changed subset's own studies: of each one first, then of that which trains.
+_SCORING_STAGES = (inspect_and_score, make_manifests, make_scores, make_category_stats)
+_TRAINING_STAGES = (make_subsets, train_grid, make_results)
+
+_TEST_FOLDER = "test_images"
 
 _REQUEST = WorkerRequest("interventions", num_cpus=1)
 
@@ -95,10 +101,18 @@ def intervene(run: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.Da
         run.storage.below(f"{base}/images").root,
         run.locate_weights(),
     )
-    derived = Run(study, storage, run.cluster)
-    for stage in _STAGES:
-        stage(derived)
-    return _write_tables(derived, intervention)
+    runs = {"train": Run(study, storage, run.cluster)}
+    if any(variant.changes_test for variant in folders):
+        own = storage.below(_TEST_FOLDER)
+        runs["test"] = Run(derive_test_study(study, intervention, own.root), own, run.cluster)
+    for split, derived in runs.items():
+        if len(runs) > 1:
+            show_line("split", split)
+        for stage in _SCORING_STAGES:
+            stage(derived)
+    for stage in _TRAINING_STAGES:
+        stage(runs["train"])
+    return _write_tables(runs, intervention)
 
 
 def _list_categories(run: Run, intervention: Intervention) -> list[str]:
@@ -147,7 +161,7 @@ def _make_key(variant: Variant, rows: dict[str, pa.Table]) -> str:
     source = hash_function(variant.function) if variant.function is not None else ""
     columns = ["category", "path", "sha256"]
     contents = {split: hash_rows(own.select(columns)) for split, own in rows.items()}
-    return hash_content([INTERVENTION_VERSION, asdict(variant), source, contents])
+    return hash_content([CHANGES_VERSION, asdict(variant), source, contents])
 
 
 def _list_missing(run: Run, rows: pa.Table, folder: str, table: str) -> Iterator[tuple[Shard, str]]:
@@ -172,17 +186,28 @@ def _build_pool(run: Run, tasks: list[tuple[Shard, dict[str, object]]]) -> Pool:
     )
 
 
-def _write_tables(derived: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _write_tables(
+    runs: Mapping[str, Run], intervention: Intervention
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write what came out, where it is not there.
+
+    Args:
+        runs: by the split whose images they have scored; that of train has trained as well.
+        intervention: of these.
+    """
+    derived = runs["train"]
     rules = derived.study.subsets
     effects = compute_effects(intervention, read_frame(derived, CELLS_PATH))
-    scores = summarise_scores(
-        intervention, read_frame(derived, CATEGORY_STATS_PATH), rules.average, rules.range
-    )
-    for path, frame, schema, source in (
-        (SCORES_PATH, scores, schemas.INTERVENTION_SCORES, CATEGORY_STATS_PATH),
-        (EFFECTS_PATH, effects, schemas.INTERVENTION_EFFECTS, CELLS_PATH),
+    stats = {split: read_frame(own, CATEGORY_STATS_PATH) for split, own in runs.items()}
+    scores = summarise_scores(intervention, stats, rules.average, rules.range)
+    keys = {split: own.storage.read_key(CATEGORY_STATS_PATH) for split, own in runs.items()}
+    scored = [keys, rules.average, rules.range]
+    trained = derived.storage.read_key(CELLS_PATH)
+    for path, frame, schema, content in (
+        (SCORES_PATH, scores, schemas.INTERVENTION_SCORES, scored),
+        (EFFECTS_PATH, effects, schemas.INTERVENTION_EFFECTS, trained),
     ):
-        key = hash_content([INTERVENTION_VERSION, derived.storage.read_key(source)])
+        key = hash_content([TABLES_VERSION, content])
         if derived.storage.read_key(path) != key:
             write_with_csv(derived.storage, path, frame, schema, key)
     return effects, scores

@@ -40,29 +40,41 @@ def make_subsets(run: Run) -> None:
         if run.storage.read_key(SUBSETS_PATH) == key:
             line.skip(total)
             return
-        from iqray.categories.category_stats import (  # needs scipy
-            add_image_sizes,
-            compute_category_stats,
-        )
-
-        stats = pa.concat_tables(
-            add_image_sizes(
-                compute_category_stats(read_scores(run.storage, dataset.name, metric)),
-                run.manifests[dataset.name],
-            )
-            for dataset in study.datasets
-            for metric in study.metrics
-        )
         subsets = choose_subsets(
-            stats,
+            make_category_stats(run),
             study.subsets,
             {metric: find_metric(metric).lower_better for metric in study.metrics},
             _count_images(run.manifests),
         )
-        run.storage.write_table(CATEGORY_STATS_PATH, stats, key=_make_scores_key(run))
         run.storage.write_table(SUBSETS_PATH, subsets, key=key)
         line(total)
         run.record_seconds(line)
+
+
+def make_category_stats(run: Run) -> pa.Table:
+    """Compute the statistics of every category, unless they are there: `schemas.CATEGORY_STATS`.
+
+    Raises:
+        StudyError: scores are missing, or are of other images, weights or settings.
+    """
+    key = _make_scores_key(run)
+    if run.storage.read_key(CATEGORY_STATS_PATH) == key:
+        return run.storage.read_table(CATEGORY_STATS_PATH)
+    from iqray.categories.category_stats import (  # needs scipy
+        add_image_sizes,
+        compute_category_stats,
+    )
+
+    stats = pa.concat_tables(
+        add_image_sizes(
+            compute_category_stats(read_scores(run.storage, dataset.name, metric)),
+            run.manifests[dataset.name],
+        )
+        for dataset in run.study.datasets
+        for metric in run.study.metrics
+    )
+    run.storage.write_table(CATEGORY_STATS_PATH, stats, key=key)
+    return stats
 
 
 def _make_scores_key(run: Run) -> str:
@@ -75,7 +87,9 @@ def _make_scores_key(run: Run) -> str:
                 f"the scores of '{plan.job.dataset}' with {plan.job.metric} are of other images, "
                 "weights or settings than the study's; run --only scores first, or all stages"
             )
-    return hash_content([CATEGORY_STATS_VERSION, [list(plan.names) for plan in plans]])
+    # With the names of their datasets: the same images under another name make other rows.
+    content = [[plan.job.name, *plan.names] for plan in plans]
+    return hash_content([CATEGORY_STATS_VERSION, content])
 
 
 def _count_images(manifests: Mapping[str, pa.Table]) -> Counter[tuple[str, str, str]]:
