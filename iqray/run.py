@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from iqray.cluster import Cluster
 from iqray.dataset import Dataset
+from iqray.embeddings.network_kinds import Network
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.known_listings import list_or_restore
@@ -34,7 +35,7 @@ _SECONDS_PATH = "stage_seconds.json"
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage gets. Listings, manifests and weights are read once, when first needed.
+    """What every stage gets. Listings, manifests, weights and networks are read once, when needed.
 
     Attributes:
         listed: listings that were made before the run, by dataset.
@@ -113,6 +114,14 @@ class Run:
             start, rows = select_train(self.manifests[name])
             shards[name] = tuple(split_into_shards(rows, size, get_manifest_path(name), start))
         return shards
+
+    @cached_property
+    def other_networks(self) -> list[Network]:
+        """The study's networks that no trial trains, below the output root."""
+        # Imported here, as the module needs this one for its keys.
+        from iqray.embeddings.network_files import provide_networks
+
+        return provide_networks(self.study, self.storage)
 
     def fit_pool(self, request: WorkerRequest) -> PoolSize:
         """Size of a pool that has the cluster for itself, which is joined or started.

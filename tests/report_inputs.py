@@ -133,6 +133,20 @@ def draw_measures(cells, num_draws=50):
     }
 
 
+def add_other_networks(table):
+    """Rows of an untrained network and of a checkpoint, after those of trials.
+
+    Args:
+        table: of `schemas.CROSS_DISTANCES`, with rows of trials alone.
+    """
+    own = table[table["trained_on"] == SUBSET_NAMES[0]]
+    others = [
+        own.assign(trained_on=name, trial_id=None, distance=own["distance"] * scale)
+        for name, scale in (("untrained", 1e6), ("checkpoint:mine", 0.1))
+    ]
+    return pd.concat([table, *others], ignore_index=True)
+
+
 def make_inputs(weights=None, seeds=(0, 1), results=None, **changes):
     """Inputs of a study with nothing to distrust, unless told otherwise."""
     weights = weights or dict.fromkeys(METRICS, "published weights")

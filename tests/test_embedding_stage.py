@@ -13,10 +13,16 @@ from scipy.spatial.distance import pdist
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
+from iqray.cluster import Cluster
 from iqray.embeddings.tables import split_embedding_table
+from iqray.errors import StudyError
 from iqray.rdms.files import read_rdm
 from iqray.recipes import RECIPES
+from iqray.run import Run
+from iqray.stages.cross_distances import make_cross_distances
+from iqray.stages.subsets import make_subsets
 from iqray.storage import Storage
+from iqray.study_file import parse_study
 from iqray.training.architectures import create_model
 from tests.conftest import make_pixels
 from tests.small_study import write_study
@@ -123,9 +129,17 @@ def test_every_network_measures_the_images_of_every_subset(finished: tuple[Path,
     table = pd.read_parquet(root / "results/cross_distances.parquet")
     cells = pd.read_parquet(root / "results/cells.parquet")
     own = cells.rename(columns={"subset": "trained_on"})
-    assert table.groupby("layer").size().to_dict() == dict.fromkeys(
-        ("penultimate", "logits", "layer4"), 4 * len(cells)
-    )
+    layers = ("penultimate", "logits", "layer4")
+    is_other = table["trial_id"].isna()
+    counts = table[~is_other].groupby("layer").size().to_dict()
+    assert counts == dict.fromkeys(layers, 4 * len(cells))
+    keys = ["trained_on", "architecture", "layer"]
+    assert table[is_other].groupby(keys).size().to_dict() == {
+        **{("untrained", "resnet50", layer): 4 for layer in layers},
+        ("checkpoint:mine", "alexnet", "features"): 4,
+    }
+    trials = cells.set_index("subset")["trial_id"]
+    assert list(table["tested_trial_id"]) == list(trials[table["tested_on"]])
     # On the diagonal the same images as in the trial itself, embedded by the same network.
     is_own = (table["trained_on"] == table["tested_on"]) & (table["layer"] == "penultimate")
     joined = table[is_own].merge(own[["trained_on", "metric", "trial_id", "mean_distance"]])
@@ -133,7 +147,9 @@ def test_every_network_measures_the_images_of_every_subset(finished: tuple[Path,
     np.testing.assert_allclose(joined["distance"], joined["mean_distance"], rtol=1e-5)
     subsets = pd.read_parquet(root / "subsets.parquet")
     for row in table.to_dict("records"):
-        path = f"embeddings/d/all_subsets/{row['layer']}/{row['trial_id']}.parquet"
+        names = {"untrained": "untrained-resnet50-s0", "checkpoint:mine": "mine"}
+        network = names.get(row["trained_on"], row["trial_id"])
+        path = f"embeddings/d/all_subsets/{row['layer']}/{network}.parquet"
         vectors, categories = read(root, {"path": path})
         chosen = subsets.loc[subsets["subset"] == row["tested_on"], "category"]
         is_chosen = np.isin(categories, chosen)
@@ -142,8 +158,9 @@ def test_every_network_measures_the_images_of_every_subset(finished: tuple[Path,
         assert row["distance"] == pytest.approx(expected, rel=1e-6)
     assert len(pd.read_csv(root / "results/cross_distances.csv")) == len(table)
     num_tables = len(list((root / "cross_distances").rglob("*.parquet")))
-    assert f"cross        {num_tables} of {num_tables} embedding tables in" in text
-    assert (root / "report/figures/cross_distances_layer4.svg").exists()
+    assert f"cross        {num_tables} of {num_tables} distance tables in" in text
+    for layer in ("layer4", "features"):
+        assert (root / f"report/figures/cross_distances_{layer}.svg").exists()
 
 
 def test_a_checkpoint_gives_what_torchvision_alone_gives(finished: tuple[Path, str]) -> None:
@@ -234,3 +251,17 @@ def test_a_second_run_embeds_nothing_and_a_new_layer_only_itself(
     index = root / "embeddings/index.parquet"
     assert len(pd.read_parquet(index)) == len(found) - 1
     assert all(path.stat().st_mtime_ns == times[path] for path in times if path != index)
+
+
+def test_matrices_are_not_made_of_the_embeddings_of_other_subsets(
+    finished: tuple[Path, str],
+) -> None:
+    root, _ = finished
+    content = yaml.safe_load((root.parent / "out.yaml").read_text())
+    # The trial of avg_high stays as it is, and with it its network; what that embeds does not.
+    study = parse_study({**content, "subsets": {"k": 2, "names": ["avg_high"]}})
+    with Cluster() as cluster:
+        run = Run(study, Storage(str(root)), cluster)
+        make_subsets(run)
+        with pytest.raises(StudyError, match=r"is of other subsets.* --only embeddings first"):
+            make_cross_distances(run)

@@ -14,7 +14,7 @@ from iqray.report.figures.measures import plot_accuracies
 from iqray.report.figures.pictures import CentroidMap, pick_examples
 from iqray.report.figures.style import colour_of
 from iqray.settings.subset import SUBSET_NAMES
-from tests.report_inputs import make_inputs
+from tests.report_inputs import add_other_networks, make_inputs
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,33 @@ def test_cross_distances_are_the_means_of_networks_and_images(clean_inputs, figu
         own = means[dataset, architecture]
         np.testing.assert_allclose(diagonal, own[list(SUBSET_NAMES)].astype(float))
         assert len(axes.texts) == 16
+
+
+def build_crossed(inputs):
+    figures = build_figures(inputs)
+    return next(item for item in figures if item.name == "cross_distances_penultimate")
+
+
+def test_other_networks_have_rows_and_colours_of_their_own(clean_inputs, figures):
+    crossed = add_other_networks(clean_inputs.cross_distances)
+    item = build_crossed(dataclasses.replace(clean_inputs, cross_distances=crossed))
+    before = figures["cross_distances_penultimate"].figure.axes
+    for axes, plain in zip(item.figure.axes, before, strict=True):
+        images = [image.get_array() for image in axes.images]
+        # Millions in another network's row leave the subsets' colours and numbers as they were.
+        np.testing.assert_array_equal(images[0][:4], plain.images[0].get_array())
+        assert axes.images[0].get_clim() == plain.images[0].get_clim()
+        for row, image in zip((4, 5), images[1:], strict=True):
+            assert np.ma.count(image) == 4
+            np.testing.assert_allclose(image[row] / image[row, 0], images[0][0] / images[0][0, 0])
+        assert len(axes.texts) == 24
+    labels = [label.get_text() for label in item.figure.axes[0].get_yticklabels()]
+    assert labels == [*SUBSET_NAMES, "untrained", "checkpoint:mine"]
+    assert "(untrained, checkpoint:mine) come last" in item.caption
+    # A layer that only another network has.
+    alone = crossed[crossed["trained_on"] == "checkpoint:mine"]
+    item = build_crossed(dataclasses.replace(clean_inputs, cross_distances=alone))
+    assert [len(axes.texts) for axes in item.figure.axes] == [4] * 4
 
 
 def test_overlap_matrix_is_symmetric_and_averages_pairs():

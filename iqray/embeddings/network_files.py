@@ -17,7 +17,7 @@ from iqray.embeddings.network_kinds import Network
 from iqray.errors import StudyError
 from iqray.identity import compute_sha256, hash_content
 from iqray.run import get_versions
-from iqray.settings.embedding import PRETRAINED, UNTRAINED, Checkpoint
+from iqray.settings.embedding import CHECKPOINT, PRETRAINED, UNTRAINED, Checkpoint
 from iqray.storage import Storage
 from iqray.study import Study
 
@@ -38,6 +38,7 @@ class _Offer:
     architecture: str
     content: object  # changes with the weights
     make: Callable[[], _State]
+    seed: int | None = None
     rescales_input: bool = False
 
 
@@ -96,6 +97,7 @@ def _offer_untrained(study: Study, architecture: str, seed: int) -> _Offer:
         architecture=architecture,
         content=[seed, get_versions()],
         make=lambda: draw_untrained(architecture, input_px, seed),
+        seed=seed,
     )
 
 
@@ -121,7 +123,7 @@ def _offer_checkpoint(checkpoint: Checkpoint) -> _Offer:
 
     with _open_checkpoint(checkpoint) as file:
         sha256 = compute_sha256(file)
-    return _Offer(checkpoint.name, "checkpoint", checkpoint.architecture, sha256, make)
+    return _Offer(checkpoint.name, CHECKPOINT, checkpoint.architecture, sha256, make)
 
 
 @contextmanager
@@ -179,5 +181,6 @@ def _keep(storage: Storage, offer: _Offer) -> Network:
         offer.architecture,
         path,
         key,
+        seed=offer.seed,
         rescales_input=offer.rescales_input,
     )

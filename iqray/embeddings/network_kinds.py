@@ -14,6 +14,7 @@ class Network:
         path: of its state dict under the output root, safetensors.
         key: changes with its weights.
         dataset: that its trial trained on; none unless it is a trial's.
+        seed: of its trial, or that its untrained weights were drawn with; else none.
         rescales_input: whether it wants pixels in [-1, 1] rather than normalised by ImageNet's mean
             and deviation. Only torchvision's pretrained Inception-v3 does.
     """
@@ -24,4 +25,5 @@ class Network:
     path: str
     key: str
     dataset: str | None = None
+    seed: int | None = None
     rescales_input: bool = False

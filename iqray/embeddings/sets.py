@@ -59,6 +59,7 @@ class ImageSets:
         self._trials = trials
         self._manifests = manifests
         self._made: dict[tuple[str, str, frozenset[str] | None], ImageSet] = {}
+        self._test_images: dict[str, pa.Table] = {}
         self._by_metric = _group_categories(subsets)
         self._metrics: dict[str, set[str]] = {}
         for cell in cells:
@@ -90,9 +91,14 @@ class ImageSets:
     def _make(self, dataset: str, name: str, categories: frozenset[str] | None) -> ImageSet:
         key = (dataset, name, categories)
         if key not in self._made:
-            images = _select_images(self._manifests[dataset], categories)
+            images = _keep_categories(self._get_test_images(dataset), categories)
             self._made[key] = ImageSet(dataset, name, images, hash_rows(images))
         return self._made[key]
+
+    def _get_test_images(self, dataset: str) -> pa.Table:
+        if dataset not in self._test_images:
+            self._test_images[dataset] = _select_test_images(self._manifests[dataset])
+        return self._test_images[dataset]
 
 
 def list_trained(
@@ -112,6 +118,7 @@ def list_trained(
             path=f"trials/{trial.trial_id}/model.safetensors",
             key=hash_content([trial.trial_id, results[trial.trial_id]]),
             dataset=trial.dataset,
+            seed=trial.seed,
         )
         for trial in trials
     ]
@@ -125,12 +132,17 @@ def _group_categories(subsets: pa.Table) -> dict[tuple[str, str], set[str]]:
     return groups
 
 
-def _select_images(manifest: pa.Table, categories: frozenset[str] | None) -> pa.Table:
-    """Usable test images, or all of a manifest without a test split; none for all categories."""
+def _select_test_images(manifest: pa.Table) -> pa.Table:
+    """Usable test images, or all of a manifest without a test split, by category and path."""
     usable = select_usable(manifest)
     splits = set(manifest["split"].unique().to_pylist())
     chosen = pc.equal(usable["split"], "test" if "test" in splits else "train")
-    if categories is not None:
-        own = pc.is_in(usable["category"], value_set=pa.array(sorted(categories), pa.string()))
-        chosen = pc.and_(chosen, own)
     return usable.filter(chosen).sort_by([("category", "ascending"), ("path", "ascending")])
+
+
+def _keep_categories(images: pa.Table, categories: frozenset[str] | None) -> pa.Table:
+    """Images of some categories, or of all for none."""
+    if categories is None:
+        return images
+    names = pa.array(sorted(categories), pa.string())
+    return images.filter(pc.is_in(images["category"], value_set=names))

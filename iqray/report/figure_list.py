@@ -3,7 +3,7 @@
 Reads finished tables; `iqray.report.figures` draws. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from iqray.report.inputs import ReportInputs
 from iqray.report.interval_tables import name_draws
 from iqray.report.tables import has_demo
 from iqray.results.cells import DEMO_WEIGHTS, describe_finding
-from iqray.results.cross_distances import average_cross_distances
+from iqray.results.cross_distances import average_cross_distances, list_others
 from iqray.settings.control import DRAWN
 from iqray.settings.embedding import PENULTIMATE
 
@@ -135,19 +135,31 @@ def _build_accuracies(inputs: ReportInputs) -> ReportFigure:
 def _build_cross_distances(inputs: ReportInputs, layer: str) -> ReportFigure:
     own = inputs.cross_distances[inputs.cross_distances["layer"] == layer]
     subsets = list(inputs.cells["subset"].unique())
+    others = list_others(own)
+    beside = f" and in others ({', '.join(others)})" if others else ""
     return ReportFigure(
         f"cross_distances_{layer}",
         plot_cross_distances(average_cross_distances(own, subsets), subsets),
         "Heat maps of the mean distance between the test images of each subset in networks that "
-        f"were trained on each subset, at {layer}, one panel per dataset and architecture; the "
-        "values are in the table by subset of the network and of the test images.",
+        f"were trained on each subset{beside}, at {layer}, one panel per dataset and architecture; "
+        "the values are in the table by subset of the network and of the test images.",
         "What networks of one subset make of the images of another: mean Euclidean distance "
         "between the embeddings of two test images of the column's subset, at "
         f"{'the input of the last linear layer' if layer == PENULTIMATE else layer}, by networks "
         "trained on the row's. Means over metrics and seeds, at the same number of images in every "
         "category; the diagonal is what the cells themselves cover. Networks differ in scale: "
-        "compare within a row. Colours go from the least to the largest number of a panel.",
+        f"compare within a row. {_describe_colours(others)}",
         has_demo(own),
+    )
+
+
+def _describe_colours(others: Sequence[str]) -> str:
+    if not others:
+        return "Colours go from the least to the largest number of a panel."
+    return (
+        f"Networks that no subset has trained ({', '.join(others)}) come last, on the same images. "
+        "Colours go from the least to the largest number of the subsets' rows of a panel, and of "
+        "each of these networks' rows."
     )
 
 

@@ -31,7 +31,8 @@ class ReportInputs:
         intervals: a table of `schemas.INTERVALS`.
         controls: a table of `schemas.CONTROLS`, without rows where the study has no controls.
         cross_distances: rows of `schemas.CROSS_DISTANCES` of these very cells, of networks that
-            ended well; none where a study has not embedded the images of all subsets.
+            ended well or that no trial has trained; none where a study has not embedded the images
+            of all subsets.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
         score_counts: as `results.count_scores` returns it.

@@ -49,19 +49,24 @@ DISTANCES = pa.schema(
 
 # One row per cell, layer and subset whose test images its network has embedded
 # (`iqray.results.cross_distances`). Where both subsets are one it is the cell's own mean distance.
+# After these, of networks that no trial has trained, one row per network, metric, seed, layer and
+# subset of the images.
 CROSS_DISTANCES = pa.schema(
     [
         ("dataset", pa.string()),
         ("architecture", pa.string()),
         ("metric", pa.string()),  # by which both subsets were chosen
-        ("trained_on", pa.string()),  # subset of the network
+        # Subset of the network; of others untrained, pretrained or checkpoint:<name>
+        ("trained_on", pa.string()),
         ("tested_on", pa.string()),  # subset of the embedded images
-        ("seed", pa.int64()),
+        ("seed", pa.int64()),  # of the network, which picks the images; or of the images alone
         ("layer", pa.string()),  # penultimate, logits or a module's name
         ("distance", pa.float64()),  # mean Euclidean distance over pairs; null if not finite
         ("num_images", pa.int64()),  # at matched counts
-        ("trial_id", pa.string()),  # that trained the network
-        ("tested_trial_id", pa.string()),  # of the cell that was trained on `tested_on`
+        ("trial_id", pa.string()),  # that trained the network; null for other networks
+        # Of the cell that was trained on `tested_on`; where the grid has no such architecture, of
+        # another architecture's
+        ("tested_trial_id", pa.string()),
         ("weights", pa.string()),
     ]
 )

@@ -63,7 +63,8 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
-# What one network's embeddings of all subsets' test images come to, by metric and subset.
+# What one network's embeddings of all subsets' test images come to, by metric and subset, at the
+# counts of one seed.
 NETWORK_DISTANCES = pa.schema(
     [
         ("metric", pa.string()),

@@ -14,7 +14,7 @@ OWN, ALL_SUBSETS, ALL_CATEGORIES = "own", "all_subsets", "all_categories"
 PENULTIMATE, LOGITS = "penultimate", "logits"
 
 # Kinds of networks.
-TRIALS, UNTRAINED, PRETRAINED = "trials", "untrained", "pretrained"
+TRIALS, UNTRAINED, PRETRAINED, CHECKPOINT = "trials", "untrained", "pretrained", "checkpoint"
 
 
 class ExtraImages(Dataset):

@@ -5,14 +5,13 @@ Reads the networks of finished trials, untrained and published ones and the user
 `embeddings/index.parquet`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from iqray import schemas
-from iqray.embeddings.network_files import provide_networks
 from iqray.embeddings.network_kinds import Network
 from iqray.embeddings.sets import ImageSet, ImageSets, list_trained
 from iqray.embeddings.worker import EmbeddingWorker
@@ -30,6 +29,7 @@ from iqray.storage import Storage
 from iqray.study import Study
 from iqray.tables import write_with_csv
 from iqray.training.trial_runner import list_finished, read_results
+from iqray.trials import Cell, Trial
 
 INDEX_PATH = "embeddings/index.parquet"
 
@@ -78,7 +78,8 @@ def make_embeddings(run: Run) -> None:
     """Embed every image set with every network that the study names."""
     if run.study.embeddings.is_empty:
         return
-    tasks = list(_plan(run))
+    tasks = list(plan_embeddings(run, *plan_grid(run)))
+    _check_models(run.storage, tasks)
     with show_stage("embeddings", sum(task.num_images for task in tasks), "images") as line:
         missing = [replace(task, files=task.find_missing(run.storage)) for task in tasks]
         todo = [task for task in missing if task.files]
@@ -91,17 +92,24 @@ def make_embeddings(run: Run) -> None:
         _write_index(run, tasks)
 
 
-def _plan(run: Run) -> Iterator[EmbeddingTask]:
+def plan_embeddings(
+    run: Run, cells: Sequence[Cell], trials: Mapping[str, Trial]
+) -> Iterator[EmbeddingTask]:
+    """Every network with every set of images that the study asks for.
+
+    Args:
+        run: whose networks that no trial trains are made where they are missing.
+        cells: of the grid.
+        trials: by id; those that are finished have networks.
+    """
     study = run.study
-    cells, trials = plan_grid(run)
     subsets = run.storage.read_table(SUBSETS_PATH)
     sets = ImageSets(study, cells, trials, subsets, run.manifests)
     finished = list_finished(run.storage, trials)
     trained = [trial for trial_id, trial in trials.items() if trial_id in finished]
     results = read_results(run.storage, finished)
     networks = list_trained(trained, results) if TRIALS in study.embeddings.networks else []
-    _check_models(run.storage, networks)
-    for network in (*networks, *provide_networks(study, run.storage)):
+    for network in (*networks, *run.other_networks):
         layers = study.embeddings.list_layers(network.architecture)
         for images in sets.list_for(network) if layers else ():
             folder = f"embeddings/{images.dataset}/{images.name}"
@@ -122,8 +130,8 @@ def _make_key(run: Run, network: Network, images: ImageSet) -> str:
     return hash_content([EMBEDDING_VERSION, network.key, images.content, pixels, get_versions()])
 
 
-def _check_models(storage: Storage, networks: Sequence[Network]) -> None:
-    for network in networks:
+def _check_models(storage: Storage, tasks: Sequence[EmbeddingTask]) -> None:
+    for network in dict.fromkeys(task.network for task in tasks if task.network.kind == TRIALS):
         if not storage.exists(network.path):
             raise StudyError(
                 f"trial '{network.name}' has no model to embed with: it was trained with "

@@ -49,7 +49,7 @@ _OTHER_MARK = Mark("D", 20)
 _PNG_DPI = 160
 
 _DARK_ABOVE = 0.55  # of the range of colours; numbers on darker fields are white
-_MAX_NUMBERED = 8  # rows of a matrix; in larger ones numbers would not be legible
+_MAX_NUMBERED = 8  # columns of a matrix; in larger ones numbers would not be legible
 
 # Without dates and version strings, and with fixed ids, equal figures are equal files.
 _PNG_METADATA = {"Software": None}
@@ -120,21 +120,23 @@ def draw_matrix(
     matrix: NDArray[np.float64],
     limits: tuple[float, float],
     number_format: str,
+    row_names: Sequence[str] | None = None,
 ) -> AxesImage:
-    """Draw a square matrix as a heat map, with its numbers where these are legible.
+    """Draw a matrix as a heat map, with its numbers where these are legible.
 
     Args:
-        axes: empty ones.
-        names: of rows and columns.
-        matrix: `(C, C)`; a field that is not finite stays empty.
+        axes: empty ones, or with a matrix of the same size, which shows through empty fields.
+        names: of columns, and of rows unless these have names of their own.
+        matrix: `(R, C)`; a field that is not finite stays empty.
         limits: values of the lightest and of the darkest colour.
         number_format: such as .2f.
+        row_names: of R rows; none for as many as columns, by the same names.
     """
     low, high = limits
     image = axes.imshow(matrix, vmin=low, vmax=high, cmap="cividis_r")
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=40, ha="right", fontsize=8)
-    axes.set_yticks(ticks, names, fontsize=8)
+    rows = names if row_names is None else row_names
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
     if len(names) <= _MAX_NUMBERED:
         for (i, j), value in np.ndenumerate(matrix):
             if np.isfinite(value):
