@@ -41,7 +41,7 @@ def test_the_finding_says_what_its_interval_draws(inputs):
     interval = f"{expected['rank_low']:.2f} to {expected['rank_high']:.2f}"
     assert f"{interval} over drawn categories, images and seeds" in text
     assert "Over 2 datasets p = " in text
-    assert "after Holm, where no p-value before it can be below 0.042." in text
+    assert "after Holm; before Holm it cannot be below 0.042." in text
     without = describe_certainty(statistics, intervals[:0], "top1", 2)
     assert "over drawn clusters, architectures and seeds" in without
 

@@ -65,9 +65,9 @@ def _find_clusters_only(statistics: pd.DataFrame) -> Iterator[Caveat]:
     labels = ", ".join(MEASURE_LABELS[name] for name in shown)
     yield Caveat(
         "Shown for clusters, not for datasets",
-        f"on {labels} the subsets' ranks differ over {num_clusters} clusters, which is evidence if "
-        "metrics of a dataset are independent; they are not, since they rank the same categories "
-        f"and may choose the very same. {_explain_datasets(own.loc[shown])} Only more datasets "
+        f"on {labels} the subsets' ranks differ over {num_clusters} clusters, evidence only "
+        "if metrics of a dataset are independent, while they rank the same categories and may "
+        f"choose the very same. {_explain_datasets(own.loc[shown])} Only more datasets "
         "tell an effect of quality from one of which categories these datasets have.",
     )
 

@@ -88,8 +88,8 @@ def _describe_datasets(tests: Mapping[Hashable, Mapping[Hashable, Any]]) -> str:
     if test["reason"]:
         return f". Over datasets not tested: {test['reason']}"
     return (
-        f". Over {test['n']} datasets p {_format_p(test['p_holm'])} after Holm, where no p-value "
-        f"before it can be below {test['smallest_p']:.2g}"
+        f". Over {test['n']} datasets p {_format_p(test['p_holm'])} after Holm; before Holm it "
+        f"cannot be below {test['smallest_p']:.2g}"
     )
 
 
