@@ -23,6 +23,7 @@ from iqray.cost import watch_cost
 from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.inputs.image_root import ImageRoot
+from iqray.lease import hold_root
 from iqray.preflight import check_scoring
 from iqray.run import Run
 from iqray.scoring.plans import summarise_scores
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     study, storage = load_study(arguments)
     listed = check_scoring(study, storage)
-    with Cluster(arguments.address, [request_scorers(study)]) as cluster:
+    with hold_root(storage), Cluster(arguments.address, [request_scorers(study)]) as cluster:
         run = Run(study, storage, cluster, listed)
         log = open_log(storage, "score")
         print(f"study '{study.name}' below {storage.describe('')}; log in {log}")
