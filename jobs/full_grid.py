@@ -6,6 +6,7 @@
 
 The demo takes 6 to 9 minutes on 2 cores without a GPU and leaves its report in
 outputs/demo/report/index.html. Interrupt or kill it at any point; the same command continues.
+One job at a time works below a root: a second is refused.
 """
 
 import sys

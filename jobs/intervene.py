@@ -7,8 +7,8 @@ The study names `interventions`. Its subsets are made where jobs/full_grid.py ha
 each intervention, images are degraded, restored or chosen, written without loss, scored by every
 metric, and trained on as in the grid, with the same categories. Leaves effects.csv and
 measured_scores.csv in interventions/<dataset>-<metric>-<subset>/. Interrupt or kill it at any
-point; the same command continues. Each changed subset costs as much as a cell of the grid, for each
-architecture and seed.
+point; the same command continues. One job at a time works below a root: a second is refused. Each
+changed subset costs as much as a cell of the grid, for each architecture and seed.
 """
 
 import sys

@@ -8,8 +8,9 @@ Leaves a row per image and metric, failures included, in <root>/scores/<dataset>
 read with `pandas.read_parquet("<root>/scores")`, and a row per image in <root>/manifest/. Without
 --study, --images is a folder (or URI) of images, in folders by category where there are any; the
 output root is outputs/<name of the folder>-<digits that tell its place>. Interrupt or kill it at
-any point; the same command continues. BRISQUE and NIQE together take about 8 ms an image of
-500 x 375 px on one core, all six metrics of the paper about 2 s.
+any point; the same command continues. One job at a time works below a root: a second is refused.
+BRISQUE and NIQE together take about 8 ms an image of 500 x 375 px on one core, all six metrics of
+the paper about 2 s.
 """
 
 import argparse
