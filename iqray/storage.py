@@ -146,6 +146,30 @@ class Storage:
             with self._filesystem[0].open_output_stream(self._full(path)) as stream:
                 stream.write(data)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file unless there is one; of several writers one succeeds.
+
+        Only on a local root: pyarrow has no such request to an object store. Whoever reads it at
+        that moment may find less than the whole.
+
+        Raises:
+            StudyError: the root is full, or refuses.
+        """
+        with self._explain_refusal(path):
+            target = self.get_local_path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = target.open("xb")
+            except FileExistsError:
+                return False
+            try:
+                with file:
+                    file.write(data)
+            except BaseException:
+                target.unlink()
+                raise
+            return True
+
     @_retry_read
     def copy_to_local(self, path: str, target: Path) -> None:
         """Copy a file's content to a local path, in pieces."""

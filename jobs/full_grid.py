@@ -6,6 +6,7 @@
 
 The demo takes 6 to 9 minutes on 2 cores without a GPU and leaves its report in
 outputs/demo/report/index.html. Interrupt or kill it at any point; the same command continues.
+One job at a time works below a root: a second is refused.
 """
 
 import sys
@@ -16,6 +17,7 @@ from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_j
 from iqray.cluster import Cluster
 from iqray.cost import watch_cost
 from iqray.embeddings.network_files import check_networks
+from iqray.lease import hold_root
 from iqray.plan import describe_plan
 from iqray.preflight import check_study
 from iqray.run import Run
@@ -42,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     listed = check_study(study, storage)
     check_networks(study)
     requests = [request_scorers(study), *([request] for request in request_trainers(study))]
-    with Cluster(arguments.address, requests) as cluster:
-        run = Run(study, storage, cluster, listed)
-        if arguments.dry_run:
-            print(describe_plan(run))
-            return
+    run = Run(study, storage, Cluster(arguments.address, requests), listed)
+    if arguments.dry_run:
+        print(describe_plan(run))
+        return
+    with hold_root(storage), run.cluster:
         log = open_log(storage, "full_grid")
         print(f"study '{study.name}' below {storage.describe('')}; log in {log}")
         with watch_cost(study.name, study.prices, storage):

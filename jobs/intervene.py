@@ -8,8 +8,8 @@ each intervention, images are degraded, restored or chosen, written without loss
 metric, and trained on as in the grid, with the same categories. Test images stay untouched unless
 the study has them changed; then they are scored too, changed and untouched. Leaves effects.csv and
 measured_scores.csv in interventions/<dataset>-<metric>-<subset>/. Interrupt or kill it at any
-point; the same command continues. Each changed subset costs as much as a cell of the grid, for each
-architecture and seed.
+point; the same command continues. One job at a time works below a root: a second is refused. Each
+changed subset costs as much as a cell of the grid, for each architecture and seed.
 """
 
 import sys
@@ -19,6 +19,7 @@ from pathlib import Path
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
 from iqray.cluster import Cluster
 from iqray.cost import watch_cost
+from iqray.lease import hold_root
 from iqray.preflight import check_study
 from iqray.run import Run
 from iqray.stages.interventions import check_interventions, intervene
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     listed = check_study(study, storage)
     requests = [request_scorers(study), *([request] for request in request_trainers(study))]
     num_lost = 0
-    with Cluster(arguments.address, requests) as cluster:
+    with hold_root(storage), Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)
         print(f"study '{study.name}'; log in {open_log(storage, 'intervene')}")
         with watch_cost(study.name, study.prices, storage):

@@ -8,8 +8,9 @@ Leaves a row per image and metric, failures included, in <root>/scores/<dataset>
 read with `pandas.read_parquet("<root>/scores")`, and a row per image in <root>/manifest/. Without
 --study, --images is a folder (or URI) of images, in folders by category where there are any; the
 output root is outputs/<name of the folder>-<digits that tell its place>. Interrupt or kill it at
-any point; the same command continues. BRISQUE and NIQE together take about 8 ms an image of
-500 x 375 px on one core, all six metrics of the paper about 2 s.
+any point; the same command continues. One job at a time works below a root: a second is refused.
+BRISQUE and NIQE together take about 8 ms an image of 500 x 375 px on one core, all six metrics of
+the paper about 2 s.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from iqray.cost import watch_cost
 from iqray.errors import StudyError
 from iqray.identity import hash_strings
 from iqray.inputs.image_root import ImageRoot
+from iqray.lease import hold_root
 from iqray.preflight import check_scoring
 from iqray.run import Run
 from iqray.scoring.plans import summarise_scores
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     study, storage = load_study(arguments)
     listed = check_scoring(study, storage)
-    with Cluster(arguments.address, [request_scorers(study)]) as cluster:
+    with hold_root(storage), Cluster(arguments.address, [request_scorers(study)]) as cluster:
         run = Run(study, storage, cluster, listed)
         log = open_log(storage, "score")
         print(f"study '{study.name}' below {storage.describe('')}; log in {log}")

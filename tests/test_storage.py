@@ -1,11 +1,14 @@
 import json
 import os
 import pickle
+import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from iqray.errors import StudyError
 from iqray.storage import Storage
 
 
@@ -40,6 +43,28 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
         storage.write_bytes("d/f", "not bytes")  # type: ignore[arg-type]
     assert storage.read_bytes("d/f") == b"old"
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["f"]
+
+
+def test_of_several_that_create_a_file_one_succeeds(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "root"))
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as writers:
+        has_created = list(writers.map(lambda data: storage.create("d/f", data), contents))
+    assert has_created.count(True) == 1
+    assert storage.read_bytes("d/f") == contents[has_created.index(True)]
+
+
+def test_a_file_that_cannot_be_created_whole_is_not_there(tmp_path: Path) -> None:
+    """A disk is full for this process where its files may not grow."""
+    storage = Storage(str(tmp_path / "root"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(StudyError, match=r"d/f' cannot be written \(.*File too large"):
+            storage.create("d/f", bytes(2**21))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "root/d").iterdir())
 
 
 def test_pickles_without_its_connection(tmp_path: Path) -> None:
