@@ -55,6 +55,29 @@ def test_errors_of_the_server_and_slow_answers_are_retried(store: ObjectStore) -
     assert store.num_refused >= 5
 
 
+def test_questions_that_a_store_fails_to_answer_are_asked_again(store: ObjectStore) -> None:
+    """pyarrow tries a 500 again, but not a 400."""
+    storage = Storage(store.make_uri("out"))
+    storage.write_bytes("d/f", b"1")
+    asked: list[Callable[[], object]] = [
+        lambda: storage.exists("d/f"),
+        lambda: "f" in storage.list_names("d"),
+    ]
+    for ask in asked:
+        answers = iter(["400 BadRequest"])
+        store.fault = lambda _request, _number, left=answers: next(left, None)
+        assert ask()
+    assert store.num_refused == 2
+
+
+def test_a_root_that_may_not_be_read_is_a_mistake(store: ObjectStore) -> None:
+    store.fault = lambda _request, _number: "403 AccessDenied"
+    message = rf"output root 's3://{store.bucket}/out' cannot be read .*ACCESS_DENIED"
+    with pytest.raises(StudyError, match=message):
+        make_report(["--root", store.make_uri("out")])
+    assert store.num_refused == 1
+
+
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("refused", [r"\?uploads", "partNumber=2", r"POST .*\?uploadId"])
 def test_a_refused_write_leaves_the_old_object_and_no_other(
