@@ -147,11 +147,14 @@ def test_every_mistake_is_told_at_once() -> None:
         ("name: [unclosed", "not valid YAML"),
         ("just words", "must be a mapping"),
         ("name: x", "key 'root' is missing"),
+        ("name: 2026-02-30", "for a date .*day is out of range.* quotes"),
+        ("name: 2026-02-28", "name is .*valid string"),
+        ("name: k\u00e4fer".encode("latin-1"), r"study.yaml' is not UTF-8 text \('utf-8' codec"),
     ],
 )
-def test_unusable_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_files_are_explained(tmp_path: Path, text: str | bytes, message: str) -> None:
     path = tmp_path / "study.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(StudyError, match=message):
         read_study(path)
 
