@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.study import Study
 
 
@@ -73,7 +74,9 @@ def _describe(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "value_error":
         return message
-    return f"{location} is {entry['input']!r}: {message}"
+    given = entry["input"]
+    shown = describe_uri(given) if isinstance(given, str) else given
+    return f"{location} is {shown!r}: {message}"
 
 
 def _describe_unknown_key(location: tuple[int | str, ...]) -> str:

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from iqray.embeddings.network_files import check_networks
 from iqray.errors import StudyError
 from iqray.filesystems import describe_uri, open_filesystem
 from iqray.inputs.image_root import ImageRoot
+from iqray.metrics.fetching import fetch_file
 from iqray.metrics.weights_manifest import open_directory
+from iqray.results.difficulty import read_difficulty
+from iqray.study import Study
+from iqray.study_file import parse_study
 from jobs import check_paper, compare_rdms, full_grid, intervene, report, score
 
 DEMO = str(Path(full_grid.__file__).parent / "studies" / "demo.yaml")
@@ -61,6 +66,56 @@ def test_what_cannot_be_opened_is_told_without_credentials(uri: str, reason: str
         with pytest.raises((OSError, StudyError), match=reason) as caught:
             attempt()
         assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (
+            lambda uri, _: read_difficulty(f"{uri}/hard.csv", "d", {"a"}),
+            r"controls.difficulty 'foo://x/hard.csv' is no CSV file .*foo://x\)",
+        ),
+        (
+            lambda uri, folder: check_networks(name_checkpoint(folder, f"{uri}/a.pt")),
+            r"checkpoint 'foo://x/a.pt' of 'm' cannot be read \(.*foo://x\)",
+        ),
+        (
+            lambda uri, folder: fetch_file("f", "https://hub/f", uri, folder / "f"),
+            r"f cannot be fetched from foo://x/f \(.*foo://x\)",
+        ),
+        (
+            lambda uri, folder: fetch_file(
+                "f", "https://hub/f", uri.replace("foo", "http"), folder / "f"
+            ),
+            "'http://x/f' is no address, or has a user and password",
+        ),
+        (lambda uri, _: parse_study({"weights": uri}), "weights is 'foo://x'"),
+    ],
+)
+def test_what_a_study_names_is_told_without_credentials(
+    tmp_path: Path, use: Callable[[str, Path], object], message: str
+) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        use("foo://key:secret@x", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def name_checkpoint(folder: Path, file: str) -> Study:
+    dataset = {"name": "d", "root": str(folder), "train": "train", "test": "val"}
+    return parse_study(
+        {
+            "name": "s",
+            "root": str(folder),
+            "datasets": [dataset],
+            "recipe": "demo",
+            "weights": {"demo": True},
+            "embeddings": {
+                "images": ["all_categories"],
+                "networks": ["untrained"],
+                "checkpoints": [{"name": "m", "architecture": "vgg16", "file": file}],
+            },
+        }
+    )
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from iqray.errors import StudyError
+from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
+from jobs.prefetch_weights import main as fill_weights
 from jobs.report import main as make_report
 from tests.object_store import (
     CREDENTIALS,
@@ -76,6 +78,16 @@ def test_a_root_that_may_not_be_read_is_a_mistake(store: ObjectStore) -> None:
     with pytest.raises(StudyError, match=message):
         make_report(["--root", store.make_uri("out")])
     assert store.num_refused == 1
+
+
+def test_weights_in_a_bucket_are_named_without_its_credentials(
+    store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = store.make_uri("w").replace("s3://", "s3://key:secret@")
+    with pytest.raises(StudyError, match=rf"no weights.json in s3://{store.bucket}/w, and"):
+        find_weights(uri, "niqe")
+    fill_weights(["--metrics", "piqe", "--directory", uri])
+    assert capsys.readouterr().out.endswith(f"weights of piqe are in s3://{store.bucket}/w\n")
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from iqray.embeddings.network_kinds import Network
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.identity import compute_sha256, hash_content
 from iqray.run import get_versions
 from iqray.settings.embedding import PRETRAINED, UNTRAINED, Checkpoint
@@ -133,8 +134,8 @@ def _open_checkpoint(checkpoint: Checkpoint) -> Iterator[Path]:
     """
     if not checkpoint.file.endswith(_SUFFIXES):
         raise StudyError(
-            f"checkpoint '{checkpoint.file}' must end in {', '.join(_SUFFIXES)}; save the model's "
-            "state dict with torch.save or safetensors"
+            f"checkpoint '{describe_uri(checkpoint.file)}' must end in {', '.join(_SUFFIXES)}; "
+            "save the model's state dict with torch.save or safetensors"
         )
     if "://" not in checkpoint.file:
         yield _check_is_file(checkpoint, Path(checkpoint.file).expanduser())
@@ -157,8 +158,8 @@ def _check_is_file(checkpoint: Checkpoint, path: Path) -> Path:
 
 def _refuse(checkpoint: Checkpoint, reason: str) -> StudyError:
     return StudyError(
-        f"checkpoint '{checkpoint.file}' of '{checkpoint.name}' cannot be read ({reason}); "
-        "correct its path in embeddings.checkpoints"
+        f"checkpoint '{describe_uri(checkpoint.file)}' of '{checkpoint.name}' cannot be read "
+        f"({reason}); correct its path in embeddings.checkpoints"
     )
 
 
