@@ -14,8 +14,8 @@ from iqray.stages.controls import plan_study_controls
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
 from iqray.training.provenance import describe_code
-from iqray.training.trial_runner import TrialRunner, list_finished
-from iqray.trials import Cell, Trial, get_checkpoint_folder, plan_trials
+from iqray.training.trial_runner import TrialRunner, forget_tries, list_finished
+from iqray.trials import Cell, Trial, plan_trials
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def train_grid(run: Run) -> None:
         if settings.pack_cache_gib is not None:
             check_packs_fit(missing, run.manifests, settings.pack_cache_gib)
         for trial_id in finished:  # of processes that ended right after the result was written
-            run.storage.delete_folder(get_checkpoint_folder(trial_id))
+            forget_tries(run.storage, trial_id)
         resources = GridResources(
             num_concurrent=_count_concurrent(run),
             num_cpus=settings.num_cpus,
