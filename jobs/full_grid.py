@@ -9,7 +9,7 @@ outputs/demo/report/index.html. Interrupt or kill it at any point; the same comm
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
@@ -22,9 +22,15 @@ from iqray.run import Run
 from iqray.stages.results import count_lost_cells, summarise_run
 from iqray.stages.scores import request_scorers
 from iqray.stages.sequence import STAGES
-from iqray.stages.trials import request_trainers
+from iqray.stages.trials import count_lost_trials, request_trainers
 
 DEMO_STUDY = Path(__file__).parent / "studies" / "demo.yaml"
+
+# What trials that failed have left without a result, by the stage that --only names.
+COUNT_LOST: dict[str | None, Callable[[Run], int]] = {
+    None: count_lost_cells,
+    "trials": count_lost_trials,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="print cells, distinct trials and what is already done; start nothing",
     )
-    parser.add_argument("--only", choices=list(STAGES), help="run one stage")
+    parser.add_argument(
+        "--only",
+        choices=list(STAGES),
+        help="run one stage; trials ends with exit code 1 where any has failed",
+    )
     arguments = parser.parse_args(argv)
 
     study, storage = load_study(arguments)
@@ -55,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     stage(run)
         if arguments.only is None:
             print(summarise_run(run))
-            if count_lost_cells(run):
-                sys.exit(EXIT_INCOMPLETE)
+        if arguments.only in COUNT_LOST and COUNT_LOST[arguments.only](run):
+            sys.exit(EXIT_INCOMPLETE)
 
 
 if __name__ == "__main__":

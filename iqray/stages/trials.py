@@ -55,8 +55,7 @@ def request_trainers(study: Study) -> list[WorkerRequest]:
 
 def train_grid(run: Run) -> None:
     """Train and test every trial that has no result."""
-    cells, trials = plan_grid(run)
-    trials |= plan_study_controls(run)[2]
+    cells, trials = _plan_all(run)
     settings = run.study.training
     finished = list_finished(run.storage, trials)
     with show_stage("trials", len(trials), "trials") as line:
@@ -85,6 +84,18 @@ def train_grid(run: Run) -> None:
         run_trials(missing, _make_runner(run), resources, run.study.name, count)
         run.record_seconds(line)
     _warn_of_failures(run, trials)
+
+
+def count_lost_trials(run: Run) -> int:
+    """Trials of the grid and of the controls without a result: that failed, or never ran."""
+    _, trials = _plan_all(run)
+    return len(trials) - len(list_finished(run.storage, trials))
+
+
+def _plan_all(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
+    """Cells of the grid, and the distinct trials of the grid and of the controls."""
+    cells, trials = plan_grid(run)
+    return cells, trials | plan_study_controls(run)[2]
 
 
 def _count_concurrent(run: Run) -> int:
