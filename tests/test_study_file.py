@@ -84,6 +84,26 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
             {"controls": {"image_halves": True}, "scoring": {"precision": "bf16"}},
             r"controls.image_halves needs the exact order of images",
         ),
+        *(
+            (
+                {
+                    "scoring": {"precision": "bf16"},
+                    "interventions": [
+                        {
+                            "dataset": "d",
+                            "metric": "niqe",
+                            "subset": "avg_low",
+                            "changes": [
+                                {"kind": "blur", "strengths": [0.5]},
+                                {"kind": kind, "share": 0.5},
+                            ],
+                        }
+                    ],
+                },
+                rf"interventions, {kind}, needs the exact order of images",
+            )
+            for kind in ("nearest", "farthest")
+        ),
         ({"controls": {"untrained": 3}}, r"controls.untrained is 3"),
         ({"subsets": {"names": ["avg_top"]}}, r"unknown subset 'avg_top'; .* followed by _high or"),
         (
