@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     study, storage = load_study(arguments)
     listed = check_study(study, storage)
-    check_networks(study)
+    needs_networks = not arguments.dry_run and arguments.only in (None, "embeddings")
+    check_networks(study, storage, fetches=needs_networks)
     requests = [request_scorers(study), *([request] for request in request_trainers(study))]
     with Cluster(arguments.address, requests) as cluster:
         run = Run(study, storage, cluster, listed)

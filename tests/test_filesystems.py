@@ -12,6 +12,7 @@ from iqray.inputs.image_root import ImageRoot
 from iqray.metrics.fetching import fetch_file
 from iqray.metrics.weights_manifest import open_directory
 from iqray.results.difficulty import read_difficulty
+from iqray.storage import Storage
 from iqray.study import Study
 from iqray.study_file import parse_study
 from jobs import check_paper, compare_rdms, full_grid, intervene, report, score
@@ -76,7 +77,9 @@ def test_what_cannot_be_opened_is_told_without_credentials(uri: str, reason: str
             r"controls.difficulty 'foo://x/hard.csv' is no CSV file .*foo://x\)",
         ),
         (
-            lambda uri, folder: check_networks(name_checkpoint(folder, f"{uri}/a.pt")),
+            lambda uri, folder: check_networks(
+                name_checkpoint(folder, f"{uri}/a.pt"), Storage(str(folder))
+            ),
             r"checkpoint 'foo://x/a.pt' of 'm' cannot be read \(.*foo://x\)",
         ),
         (
