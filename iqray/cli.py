@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iqray.errors import StudyError
-from iqray.storage import Storage
+from iqray.storage import Storage, open_root
 from iqray.study import Study
 from iqray.study_file import read_study
 
@@ -52,20 +52,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def load_study(arguments: argparse.Namespace) -> tuple[Study, Storage]:
     """The study that the arguments name, and its output root."""
     study = read_study(arguments.study, root=arguments.root)
-    return study, Storage(find_root(study))
+    return study, open_output_root(study.root)
 
 
-def find_root(study: Study) -> str:
-    """A study's output root as an absolute path or URI.
+def open_output_root(root: str) -> Storage:
+    """Storage of an output root, a folder or a URI; there need not be anything in it.
 
     A relative root lies below the working folder; in a submitted job, whose working folder is a
     copy that Ray deletes, below the home folder of the machine that runs the driver.
+
+    Raises:
+        StudyError: it cannot be reached.
     """
-    return resolve_root(study.root)
+    return open_root(_resolve_root(root), "output root", "results")
 
 
-def resolve_root(root: str) -> str:
-    """An output root as an absolute path or URI; `find_root` says where a relative one lies."""
+def _resolve_root(root: str) -> str:
     if "://" in root:
         return root
     base = Path.home() if _JOB_VARIABLE in os.environ else Path.cwd()

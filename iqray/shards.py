@@ -5,11 +5,14 @@ is finished: after a kill, only missing files are made again, whatever happened 
 was making them. `iqray.pools` sends shards through Ray.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from iqray.identity import hash_rows, hash_strings
+
+_FILE_NAME = re.compile(r"(\d{5,})-[0-9a-f]{16}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,16 @@ class Shard:
     def name_file(self, key: str) -> str:
         """File name of the shard's result; `key` says what is made of the rows."""
         return f"{self.index:05d}-{hash_strings([key, self.content])[:16]}.parquet"
+
+
+def parse_index(name: str) -> int | None:
+    """Number of the shard that a file holds the result of; none for files that shards do not have.
+
+    Args:
+        name: of a file in a folder of results, where a person may have put others.
+    """
+    match = _FILE_NAME.fullmatch(name)
+    return int(match.group(1)) if match else None
 
 
 def replace_content(shard: Shard, rows: pa.Table) -> Shard:

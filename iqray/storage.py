@@ -8,7 +8,6 @@ file that exists is therefore finished; nothing else marks progress.
 import contextlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -17,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from iqray.errors import StudyError
+from iqray.filesystems import KNOWN_URIS, describe_uri, open_filesystem, write_local_file
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ _PAUSES_S = (0.5, 2.0, 8.0)
 def _retry_read(
     read: Callable[Concatenate["Storage", _Arguments], _Result],
 ) -> Callable[Concatenate["Storage", _Arguments], _Result]:
-    """Repeat reads that an object store has failed.
+    """Repeat what an object store has failed to answer, unless it refuses.
 
     pyarrow's S3 client tries failed requests again, but not a read of fewer bytes than the server's
     error has: it takes that for an answer too long.
@@ -65,6 +64,8 @@ def _retry_read(
             except FileNotFoundError:
                 raise
             except OSError as error:
+                if "ACCESS_DENIED" in str(error):
+                    raise
                 logger.warning("a read from %s failed: %s", storage.describe(""), error)
                 time.sleep(pause_s)
         return read(storage, *args, **kwargs)
@@ -81,8 +82,7 @@ class Storage:
     @cached_property
     def _filesystem(self) -> tuple[pafs.FileSystem, str]:
         if "://" in self.root:
-            filesystem, base = pafs.FileSystem.from_uri(self.root)
-            return filesystem, base.rstrip("/")
+            return open_filesystem(self.root)
         return pafs.LocalFileSystem(), str(Path(self.root).expanduser().absolute())
 
     def __getstate__(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Storage:
             ValueError: the root is on an object store.
         """
         if not self.is_local:
-            raise ValueError(f"'{path}' is on {self.root}, not on a local file system")
+            raise ValueError(f"'{self.describe(path)}' is not on a local file system")
         return Path(self._full(path))
 
     def describe(self, path: str) -> str:
@@ -114,11 +114,13 @@ class Storage:
         base, mark, query = self.root.partition("?") if "://" in self.root else (self.root, "", "")
         return Storage(f"{base.rstrip('/')}/{path}{mark}{query}")
 
+    @_retry_read
     def exists(self, path: str) -> bool:
         """Whether the artifact exists, which means that it is finished."""
         info = self._filesystem[0].get_file_info(self._full(path))
         return bool(info.type != pafs.FileType.NotFound)
 
+    @_retry_read
     def list_names(self, directory: str) -> set[str]:
         """Names of the finished entries in a directory; empty when there is none."""
         selector = pafs.FileSelector(self._full(directory), allow_not_found=True)
@@ -139,7 +141,7 @@ class Storage:
         """
         with self._explain_refusal(path):
             if self.is_local:
-                _write_local(Path(self._full(path)), lambda file: file.write(data))
+                write_local_file(Path(self._full(path)), lambda file: file.write(data))
                 return
             # The whole content goes in one call: a stream closed by an exception would leave a
             # shorter object behind.
@@ -187,7 +189,7 @@ class Storage:
         """
         with self._explain_refusal(path), source.open("rb") as file:
             if self.is_local:
-                _write_local(
+                write_local_file(
                     Path(self._full(path)),
                     lambda target: shutil.copyfileobj(file, target, _PIECE_BYTES),
                 )
@@ -267,11 +269,12 @@ class Storage:
         """The key a table was written with; none when the table does not exist."""
         return self.read_metadata(path, _KEY_FIELD)
 
-    @_retry_read
     def read_metadata(self, path: str, field: bytes) -> str | None:
         """A field of a table's metadata, empty where it lacks; none without the table."""
-        if not self.exists(path):
-            return None
+        return self._read_field(path, field) if self.exists(path) else None
+
+    @_retry_read
+    def _read_field(self, path: str, field: bytes) -> str:
         filesystem, _ = self._filesystem
         metadata = pq.read_schema(self._full(path), filesystem=filesystem).metadata or {}
         return bytes(metadata.get(field, b"")).decode()
@@ -299,27 +302,27 @@ class Storage:
         return f"{self._filesystem[1]}/{path}" if path else self._filesystem[1]
 
 
+def open_root(root: str, what: str, probe: str) -> Storage:
+    """Storage of a root that can be read, whether or not there is something yet.
+
+    Args:
+        root: an absolute path or a URI.
+        what: the root is, for messages.
+        probe: a path below it to ask for, as a user may be allowed no others.
+
+    Raises:
+        StudyError: the URI is of a kind that is not known, or cannot be reached.
+    """
+    storage = Storage(root)
+    try:
+        storage.exists(probe)
+    except (OSError, pa.ArrowException) as error:
+        raise StudyError(
+            f"{what} '{storage.describe('')}' cannot be read ({error}); give a folder, or a URI "
+            f"such as {KNOWN_URIS} that this machine may read"
+        ) from error
+    return storage
+
+
 def _add_key(schema: pa.Schema, key: str) -> pa.Schema:
     return schema.with_metadata({**(schema.metadata or {}), _KEY_FIELD: key.encode()})
-
-
-def describe_uri(uri: str, path: str = "") -> str:
-    """A path below a URI for people: without the URI's credentials and query."""
-    parts = urlsplit(uri)
-    base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-    return f"{base}/{path}" if path else base
-
-
-def _write_local(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

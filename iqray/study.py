@@ -14,7 +14,7 @@ from iqray.dataset import NAME_PATTERN, Dataset, StudyPart
 from iqray.recipes import ARCHITECTURES, RECIPES, Recipe
 from iqray.settings.control import ControlSettings
 from iqray.settings.embedding import TRIALS, EmbeddingSettings
-from iqray.settings.intervention import Intervention
+from iqray.settings.intervention import CHOICES, Intervention
 from iqray.settings.rdm import RdmSettings
 from iqray.settings.scoring import ScoringSettings
 from iqray.settings.subset import SubsetRules
@@ -175,6 +175,13 @@ def _check_interventions(study: Study) -> None:
                     f"interventions has {key} '{value}', which the study has not; choose from "
                     f"{', '.join(values)}"
                 )
+        chosen = [change.kind for change in intervention.changes if change.kind in CHOICES]
+        if chosen and study.scoring.precision != "fp32":
+            raise ValueError(
+                f"interventions, {chosen[0]}, needs the exact order of images, and "
+                f"scoring.precision {study.scoring.precision} secures only which categories are "
+                "chosen; score in fp32, or leave that change out"
+            )
 
 
 def _find_recipe(name: object) -> Recipe:

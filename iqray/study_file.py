@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.study import Study
 
 
@@ -28,10 +29,19 @@ def read_study(path: Path, root: str | None = None) -> Study:
             f"study file '{path}' cannot be read ({error.strerror}); give a YAML file such as "
             "jobs/studies/example.yaml"
         ) from error
+    except UnicodeDecodeError as error:
+        raise StudyError(
+            f"study file '{path}' is not UTF-8 text ({error}); save it with that encoding"
+        ) from error
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise StudyError(f"study file '{path}' is not valid YAML: {_flatten(error)}") from error
+    except ValueError as error:
+        raise StudyError(
+            f"study file '{path}' has a value that YAML takes for a date or a number, and that is "
+            f"none ({error}); put it in quotes"
+        ) from error
     return parse_study(content, root=root, source=str(path))
 
 
@@ -64,7 +74,9 @@ def _describe(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "value_error":
         return message
-    return f"{location} is {entry['input']!r}: {message}"
+    given = entry["input"]
+    shown = describe_uri(given) if isinstance(given, str) else given
+    return f"{location} is {shown!r}: {message}"
 
 
 def _describe_unknown_key(location: tuple[int | str, ...]) -> str:

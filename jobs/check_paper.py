@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from iqray import schemas
-from iqray.cli import resolve_root, run_job
+from iqray.cli import open_output_root, run_job
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.results.paper_check import (
@@ -26,7 +26,6 @@ from iqray.results.paper_check import (
     PAPER_DEFINITIONS,
     check_headlines,
 )
-from iqray.storage import Storage
 from iqray.tables import write_with_csv
 
 RANKS_PATH = "results/ranks.parquet"
@@ -39,7 +38,7 @@ _SIGNS = {EXACT: "E", CONSISTENT: "C", DIRECTION: "D", NOT_RUN: "-"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the headlines, write the table and print what it says."""
     arguments = build_parser().parse_args(argv)
-    storage = Storage(resolve_root(arguments.root))
+    storage = open_output_root(arguments.root)
     if not storage.exists(RANKS_PATH):
         raise StudyError(
             f"'{storage.describe(RANKS_PATH)}' is missing; give the output root of a study whose "

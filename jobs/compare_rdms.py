@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iqray import schemas
-from iqray.cli import resolve_root, run_job
+from iqray.cli import open_output_root, run_job
 from iqray.errors import StudyError
 from iqray.identity import hash_content
 from iqray.rdms.comparison import COMPARISONS
@@ -26,7 +26,6 @@ from iqray.rdms.correspondence import (
 )
 from iqray.rdms.references import read_references
 from iqray.stages.rdms import RDMS_PATH
-from iqray.storage import Storage
 from iqray.tables import write_with_csv
 
 
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     if arguments.draws < 1:
         raise StudyError(f"--draws is {arguments.draws}; a bootstrap needs at least 1")
-    storage = Storage(resolve_root(arguments.root))
+    storage = open_output_root(arguments.root)
     if not storage.exists(RDMS_PATH):
         raise StudyError(
             f"'{storage.describe(RDMS_PATH)}' is missing; give the study rdms.levels and run "

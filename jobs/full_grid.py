@@ -10,7 +10,7 @@ One job at a time works below a root: a second is refused.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iqray.cli import EXIT_INCOMPLETE, build_parser, load_study, open_log, run_job
@@ -24,9 +24,15 @@ from iqray.run import Run
 from iqray.stages.results import count_lost_cells, summarise_run
 from iqray.stages.scores import request_scorers
 from iqray.stages.sequence import STAGES
-from iqray.stages.trials import request_trainers
+from iqray.stages.trials import count_lost_trials, request_trainers
 
 DEMO_STUDY = Path(__file__).parent / "studies" / "demo.yaml"
+
+# What trials that failed have left without a result, by the stage that --only names.
+COUNT_LOST: dict[str | None, Callable[[Run], int]] = {
+    None: count_lost_cells,
+    "trials": count_lost_trials,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,12 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="print cells, distinct trials and what is already done; start nothing",
     )
-    parser.add_argument("--only", choices=list(STAGES), help="run one stage")
+    parser.add_argument(
+        "--only",
+        choices=list(STAGES),
+        help="run one stage; trials ends with exit code 1 where any has failed",
+    )
     arguments = parser.parse_args(argv)
 
     study, storage = load_study(arguments)
     listed = check_study(study, storage)
-    check_networks(study)
+    needs_networks = not arguments.dry_run and arguments.only in (None, "embeddings")
+    check_networks(study, storage, fetches=needs_networks)
     requests = [request_scorers(study), *([request] for request in request_trainers(study))]
     run = Run(study, storage, Cluster(arguments.address, requests), listed)
     if arguments.dry_run:
@@ -57,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     stage(run)
         if arguments.only is None:
             print(summarise_run(run))
-            if count_lost_cells(run):
-                sys.exit(EXIT_INCOMPLETE)
+        if arguments.only in COUNT_LOST and COUNT_LOST[arguments.only](run):
+            sys.exit(EXIT_INCOMPLETE)
 
 
 if __name__ == "__main__":

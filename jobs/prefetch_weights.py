@@ -21,6 +21,7 @@ from pathlib import Path
 
 from iqray.cli import run_job
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.metrics.prefetch import PrefetchedFile, prefetch_weights
 from iqray.study import PAPER_METRICS
 from iqray.study_file import read_study
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = build_parser().parse_args(argv)
     directory, metrics = choose_weights(arguments)
     prefetch_weights(directory, metrics, arguments.source, print_file)
-    print(f"weights of {', '.join(metrics)} are in {directory}")
+    print(f"weights of {', '.join(metrics)} are in {describe_uri(directory)}")
 
 
 def build_parser() -> argparse.ArgumentParser:

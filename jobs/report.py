@@ -11,16 +11,15 @@ here; everything else needs only the output root. Takes seconds: 192 cells x 3 s
 import argparse
 from collections.abc import Sequence
 
-from iqray.cli import resolve_root, run_job
+from iqray.cli import open_output_root, run_job
 from iqray.stages.report_page import write_report
 from iqray.stages.report_sources import check_sources, open_recorded_images
 from iqray.stages.results import REPORT_PATH
-from iqray.storage import Storage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the whole report anew and say where it is."""
-    storage = Storage(resolve_root(build_parser().parse_args(argv).root))
+    storage = open_output_root(build_parser().parse_args(argv).root)
     check_sources(storage)
     write_report(storage, open_recorded_images(storage))
     print(f"report: {storage.describe(REPORT_PATH)}")

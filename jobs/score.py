@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from iqray.cli import add_common_arguments, find_root, open_log, run_job
+from iqray.cli import add_common_arguments, open_log, open_output_root, run_job
 from iqray.cluster import Cluster
 from iqray.cost import watch_cost
 from iqray.errors import StudyError
@@ -92,7 +92,7 @@ def load_study(arguments: argparse.Namespace) -> tuple[Study, Storage]:
         study = read_study(arguments.study, root=arguments.root)
     else:
         study = parse_study(_describe_study(arguments), source="--images")
-    return study, Storage(find_root(study))
+    return study, open_output_root(study.root)
 
 
 def _describe_study(arguments: argparse.Namespace) -> dict[str, object]:

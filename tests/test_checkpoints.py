@@ -7,6 +7,7 @@ import torch
 from iqray.storage import Storage
 from iqray.training.checkpoints import Checkpoints, Progress
 from iqray.training.loop import TrainState
+from iqray.training.trial_runner import forget_tries
 
 ROWS = ({"attempt": 0, "step": 3, "loss": 0.1 + 0.2}, {"attempt": 0, "step": 6, "loss": None})
 GIVEN_UP = ({"status": "not_converged", "reason": "diverged at step 5"},)
@@ -55,7 +56,7 @@ def test_only_the_latest_is_kept_and_none_after_the_end(storage: Storage, folder
     checkpoints.write(Progress(ROWS))
     assert {path.name for path in folder.iterdir()} == {"state.json"}
     assert checkpoints.read() == Progress(ROWS)
-    checkpoints.delete()
+    forget_tries(storage, "t")
     assert not folder.exists()
     assert checkpoints.read() == Progress()
 

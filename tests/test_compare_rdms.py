@@ -211,6 +211,9 @@ def test_mistakes_in_names_and_shapes_say_what_to_give(root: Path, tmp_path: Pat
     (tmp_path / "latin.txt").write_bytes("k\u00e4fer\n".encode("latin-1"))
     with pytest.raises(StudyError, match="UTF-8"):
         read_references([tmp_path / "1.npy"], tmp_path / "latin.txt")
+    (tmp_path / "latin.csv").write_bytes(",k\u00e4fer\nk\u00e4fer,0\n".encode("latin-1"))
+    with pytest.raises(StudyError, match=r"latin\.csv' cannot be read as an RDM \('utf-8' codec"):
+        read_references([tmp_path / "latin.csv"])
     np.save(tmp_path / "words.npy", np.array([["a", "b", "c"]] * 3))
     with pytest.raises(StudyError, match=r"words\.npy' cannot be read as an RDM"):
         read_references([tmp_path / "words.npy"], tmp_path / "names.txt")

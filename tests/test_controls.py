@@ -221,6 +221,9 @@ def test_difficulty_comes_from_the_users_file(tmp_path):
         read_difficulty(str(path), "d", {"b"})
     with pytest.raises(StudyError, match="no CSV file with columns dataset"):
         read_difficulty(str(tmp_path / "none.csv"), "d", {"b"})
+    path.write_bytes("dataset,category,difficulty\nd,k\u00e4fer,1\n".encode("latin-1"))
+    with pytest.raises(StudyError, match=r"no CSV file with columns .*'utf-8' codec"):
+        read_difficulty(str(path), "d", {"b"})
 
 
 def test_a_difficulty_on_an_object_store_is_asked_for_by_its_folder(tmp_path):

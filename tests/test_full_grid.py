@@ -1,5 +1,6 @@
 """The whole study as a user runs it: a process of its own, a small study, real Ray."""
 
+import json
 import os
 import re
 import shutil
@@ -313,6 +314,28 @@ def test_a_page_is_not_made_of_older_statistics(
     assert "results/statistics.parquet (stage statistics)" in again.stderr
     assert run_job(study, "--only", "statistics", cache=tmp_path).returncode == 0
     assert run_job(study, "--only", "report", cache=tmp_path).returncode == 0
+
+
+def test_a_trial_that_fails_shows_in_the_exit_code(
+    inputs: Path, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Of the stage trials alone too. The image changes behind its size and time."""
+    root = shutil.copytree(finished[0], tmp_path / "out")
+    [trial_id, *_] = pd.read_parquet(root / "results/cells.parquet")["trial_id"]
+    (root / f"trials/{trial_id}/result.json").unlink()
+    [category, *_] = json.loads((root / f"trials/{trial_id}/trial.json").read_text())["categories"]
+    [image, *_] = sorted((inputs / f"images/train/{category}").iterdir())
+    times, data = image.stat().st_mtime_ns, image.read_bytes()
+    study = write_study(inputs, root)
+    try:
+        image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        os.utime(image, ns=(times, times))
+        done = run_job(study, "--only", "trials", cache=tmp_path)
+    finally:
+        image.write_bytes(data)
+        os.utime(image, ns=(times, times))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"1 trials failed, such as {trial_id}" in done.stdout
 
 
 def test_stage_without_its_inputs_is_explained(inputs: Path, tmp_path: Path) -> None:

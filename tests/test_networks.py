@@ -18,12 +18,15 @@ from iqray.embeddings.networks import (
     read_checkpoint,
 )
 from iqray.errors import StudyError
+from iqray.identity import hash_content
 from iqray.recipes import ARCHITECTURES
 from iqray.settings.embedding import Checkpoint, EmbeddingSettings
 from iqray.storage import Storage
 from iqray.study import Study
 from iqray.study_file import parse_study
 from iqray.training.architectures import create_model
+from jobs.full_grid import main
+from tests.small_study import write_study
 
 State = dict[str, torch.Tensor]
 
@@ -187,7 +190,7 @@ def test_networks_are_provided_once_and_anew_when_their_file_changes(
     checkpoint = {"name": "mine", "architecture": "resnet50", "file": str(file)}
     study = make_study(tmp_path, networks=["untrained"], checkpoints=[checkpoint])
     storage = Storage(str(tmp_path / "out"))
-    check_networks(study)
+    check_networks(study, storage)
     assert not (tmp_path / "out").exists()
     untrained, mine = provide_networks(study, storage)
     assert (untrained.name, mine.name) == ("untrained-resnet50-s0", "mine")
@@ -205,6 +208,55 @@ def test_networks_are_provided_once_and_anew_when_their_file_changes(
     assert changed.key != mine.key
     kept = decode_state(storage.read_bytes(changed.path))
     assert torch.equal(kept["fc.bias"], state["fc.bias"] + 1)
+
+
+@pytest.fixture
+def no_network(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without files of torch.hub, whose requests go to a port where nothing listens."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    return hub
+
+
+@pytest.mark.usefixtures("no_network")
+def test_published_networks_are_asked_for_where_they_are_needed_and_not_there(
+    tmp_path: Path,
+) -> None:
+    study = make_study(tmp_path, networks=["pretrained"])
+    storage = Storage(str(tmp_path / "out"))
+    check_networks(study, storage, fetches=False)
+    with pytest.raises(StudyError, match=r"'resnet50-.*\.pth' are not there and cannot be fetched"):
+        check_networks(study, storage)
+    url = get_pretrained_url("resnet50")
+    record = {"key": hash_content(["resnet50", "pretrained", url])}
+    storage.write_json("networks/pretrained-resnet50.json", record)
+    check_networks(study, storage)
+    storage.write_json("networks/pretrained-resnet50.json", {"key": "of other weights"})
+    with pytest.raises(StudyError, match=r"are not there and cannot be fetched"):
+        check_networks(study, storage)
+
+
+def test_a_checkpoint_behind_a_uri_is_read_where_it_is_needed(tmp_path: Path) -> None:
+    checkpoint = {"name": "m", "architecture": "resnet50", "file": f"file://{tmp_path}/m.pt"}
+    study, storage = make_study(tmp_path, checkpoints=[checkpoint]), Storage(str(tmp_path / "out"))
+    with pytest.raises(StudyError, match=r"m\.pt' of 'm' cannot be read \(no such file\)"):
+        check_networks(study, storage, fetches=False)
+    (tmp_path / "m.pt").write_bytes(b"no weights")
+    check_networks(study, storage, fetches=False)
+    with pytest.raises(StudyError, match=r"m\.pt is refused"):
+        check_networks(study, storage)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_dry_run_fetches_nothing(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embeddings = {"images": ["all_categories"], "networks": ["pretrained"]}
+    study = write_study(inputs, tmp_path / "out", embeddings=embeddings)
+    main(["--study", str(study), "--dry-run"])
+    assert "1 datasets x 1 architectures x 2 metrics" in capsys.readouterr().out
+    with pytest.raises(StudyError, match="cannot be fetched"):
+        main(["--study", str(study)])
+    assert not list((tmp_path / "out").rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +277,7 @@ def test_mistakes_are_explained_before_any_work(
     embeddings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(StudyError, match=message):
-        check_networks(make_study(tmp_path, **embeddings))
+        check_networks(make_study(tmp_path, **embeddings), Storage(str(tmp_path / "out")))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from iqray.errors import StudyError
+from iqray.metrics.weights import find_weights
 from iqray.storage import Storage
+from jobs.prefetch_weights import main as fill_weights
 from jobs.report import main as make_report
 from tests.object_store import (
     CREDENTIALS,
@@ -53,6 +55,39 @@ def test_errors_of_the_server_and_slow_answers_are_retried(store: ObjectStore) -
     ]
     assert storage.list_names("d") == {str(number) for number in range(20)}
     assert store.num_refused >= 5
+
+
+def test_questions_that_a_store_fails_to_answer_are_asked_again(store: ObjectStore) -> None:
+    """pyarrow tries a 500 again, but not a 400."""
+    storage = Storage(store.make_uri("out"))
+    storage.write_bytes("d/f", b"1")
+    asked: list[Callable[[], object]] = [
+        lambda: storage.exists("d/f"),
+        lambda: "f" in storage.list_names("d"),
+    ]
+    for ask in asked:
+        answers = iter(["400 BadRequest"])
+        store.fault = lambda _request, _number, left=answers: next(left, None)
+        assert ask()
+    assert store.num_refused == 2
+
+
+def test_a_root_that_may_not_be_read_is_a_mistake(store: ObjectStore) -> None:
+    store.fault = lambda _request, _number: "403 AccessDenied"
+    message = rf"output root 's3://{store.bucket}/out' cannot be read .*ACCESS_DENIED"
+    with pytest.raises(StudyError, match=message):
+        make_report(["--root", store.make_uri("out")])
+    assert store.num_refused == 1
+
+
+def test_weights_in_a_bucket_are_named_without_its_credentials(
+    store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = store.make_uri("w").replace("s3://", "s3://key:secret@")
+    with pytest.raises(StudyError, match=rf"no weights.json in s3://{store.bucket}/w, and"):
+        find_weights(uri, "niqe")
+    fill_weights(["--metrics", "piqe", "--directory", uri])
+    assert capsys.readouterr().out.endswith(f"weights of piqe are in s3://{store.bucket}/w\n")
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,10 +230,13 @@ def test_a_changed_image_is_refused(bench: Bench, tmp_path: Path) -> None:
 def test_rows_of_another_setting_do_not_stay(scored: Bench, tmp_path: Path) -> None:
     shutil.copytree(scored.storage.get_local_path("scores"), tmp_path / "scores")
     copy = Storage(str(tmp_path))
-    copy.write_bytes("scores/d/niqe/00000-other.parquet", b"a shard of another setting")
     [plan] = scored.plan(metrics=["niqe"], storage=copy)
+    other = replace(plan.shards[0], content="of another setting").name_file("key")
+    for name in (other, "notes.txt", "desktop.ini", "older/00000.parquet"):
+        copy.write_bytes(f"scores/d/niqe/{name}", b"")
     complete_scores(copy, plan, max_failed_share=1.0)
-    assert copy.list_names("scores/d/niqe") == {*plan.names, "_complete.json"}
+    kept = {"_complete.json", "notes.txt", "desktop.ini", "older"}
+    assert copy.list_names("scores/d/niqe") == {*plan.names, *kept}
 
 
 def test_failures_that_the_manifest_tells_are_known_before_scoring(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from iqray import schemas
 from iqray.inputs.listing import LISTING
-from iqray.shards import Shard, split_into_shards
+from iqray.shards import Shard, parse_index, split_into_shards
 
 NUM_ROWS = 10
 LISTED = {
@@ -29,6 +29,18 @@ def cut(schema: pa.Schema, changed: dict[str, Any], size: int = 4) -> list[Shard
     ]
     rows[5] |= changed
     return split_into_shards(pa.Table.from_pylist(rows, schema=schema), size, "t", 100)
+
+
+@pytest.mark.parametrize("index", [0, 7, 99_999, 1_234_567])
+def test_a_results_name_tells_its_shard(index: int) -> None:
+    assert parse_index(Shard("t", index, 0, 1, "c").name_file("key")) == index
+
+
+@pytest.mark.parametrize(
+    "name", ["_complete.json", "desktop.ini", "00001-notes.txt", "00001-0123456789abcdef.parquet~"]
+)
+def test_other_files_are_of_no_shard(name: str) -> None:
+    assert parse_index(name) is None
 
 
 def test_rows_are_cut_side_by_side() -> None:

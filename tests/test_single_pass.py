@@ -165,6 +165,7 @@ def test_an_interrupted_pass_goes_on_with_what_is_missing(root: Path, in_two: Pa
 def test_scores_of_known_images_are_not_made_again(root: Path, in_two: Pass) -> None:
     """Another file among the test images makes the manifest anew, and nothing else."""
     more = Pass(root, root / "two")
+    more.storage.write_bytes("scores/d/niqe/notes.txt", b"of a person")
     added = root / "images/val/ant/99.png"
     added.write_bytes((root / "images/val/ant/11.png").read_bytes())
     try:
@@ -175,6 +176,7 @@ def test_scores_of_known_images_are_not_made_again(root: Path, in_two: Pass) -> 
         assert not any(plan.missing for plan in more.plan_scores())
     finally:
         added.unlink()
+        more.storage.delete("scores/d/niqe/notes.txt")
         in_two.inspect()
 
 

@@ -84,6 +84,26 @@ def test_recipe_takes_over_what_differs_from_its_base() -> None:
             {"controls": {"image_halves": True}, "scoring": {"precision": "bf16"}},
             r"controls.image_halves needs the exact order of images",
         ),
+        *(
+            (
+                {
+                    "scoring": {"precision": "bf16"},
+                    "interventions": [
+                        {
+                            "dataset": "d",
+                            "metric": "niqe",
+                            "subset": "avg_low",
+                            "changes": [
+                                {"kind": "blur", "strengths": [0.5]},
+                                {"kind": kind, "share": 0.5},
+                            ],
+                        }
+                    ],
+                },
+                rf"interventions, {kind}, needs the exact order of images",
+            )
+            for kind in ("nearest", "farthest")
+        ),
         ({"controls": {"untrained": 3}}, r"controls.untrained is 3"),
         ({"subsets": {"names": ["avg_top"]}}, r"unknown subset 'avg_top'; .* followed by _high or"),
         (
@@ -147,11 +167,14 @@ def test_every_mistake_is_told_at_once() -> None:
         ("name: [unclosed", "not valid YAML"),
         ("just words", "must be a mapping"),
         ("name: x", "key 'root' is missing"),
+        ("name: 2026-02-30", "for a date .*day is out of range.* quotes"),
+        ("name: 2026-02-28", "name is .*valid string"),
+        ("name: k\u00e4fer".encode("latin-1"), r"study.yaml' is not UTF-8 text \('utf-8' codec"),
     ],
 )
-def test_unusable_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_files_are_explained(tmp_path: Path, text: str | bytes, message: str) -> None:
     path = tmp_path / "study.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(StudyError, match=message):
         read_study(path)
 

@@ -14,7 +14,14 @@ from scipy.spatial.distance import pdist
 from iqray.storage import Storage
 from iqray.training import loop
 from iqray.training.checkpoints import Checkpoints
-from iqray.training.trial_runner import TrialRunner, list_finished, read_embeddings, read_results
+from iqray.training.trial_runner import (
+    TrialRunner,
+    forget_tries,
+    list_finished,
+    read_embeddings,
+    read_results,
+    write_failure,
+)
 from iqray.trials import Trial
 from tests.conftest import MakeDataset
 from tests.small_trials import make_runner, make_trial
@@ -281,6 +288,19 @@ def test_a_failing_trial_leaves_its_reason_and_can_be_run_again(runner: TrialRun
     image.write_bytes(data)
     assert runner.run(trial) == "ok"
     assert read_results(runner.storage, [trial.trial_id])[trial.trial_id]["status"] == "ok"
+    names = runner.storage.list_names(f"trials/{trial.trial_id}")
+    assert "result.json" in names
+    assert not names & {"failure.json", "checkpoint"}
+
+
+def test_a_process_that_ends_after_its_result_leaves_no_failure(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    write_failure(storage, "t", "first", "details")
+    storage.write_json("trials/t/result.json", {"status": "ok"})
+    for _ in range(2):
+        forget_tries(storage, "t")
+        write_failure(storage, "t", "ended", "details")
+    assert storage.list_names("trials/t") == {"result.json"}
 
 
 def test_a_trial_without_room_for_its_images_fails_before_it_trains(runner: TrialRunner) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from iqray.embeddings.network_kinds import Network
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.identity import compute_sha256, hash_content
 from iqray.run import get_versions
 from iqray.settings.embedding import CHECKPOINT, PRETRAINED, UNTRAINED, Checkpoint
@@ -41,6 +42,16 @@ class _Offer:
     seed: int | None = None
     rescales_input: bool = False
 
+    @property
+    def key(self) -> str:
+        """Of the network's weights and what they are of."""
+        return hash_content([self.architecture, self.kind, self.content])
+
+    @property
+    def record(self) -> str:
+        """Path of the file that says what of it is in the output root."""
+        return f"networks/{self.name}.json"
+
 
 def provide_networks(study: Study, storage: Storage) -> list[Network]:
     """Make the study's untrained and pretrained networks and copy its checkpoints, once.
@@ -51,8 +62,16 @@ def provide_networks(study: Study, storage: Storage) -> list[Network]:
     return [_keep(storage, offer) for offer in _list_offers(study)]
 
 
-def check_networks(study: Study) -> None:
+def check_networks(study: Study, storage: Storage, *, fetches: bool = True) -> None:
     """Check that published weights can be had, that checkpoints fit, and that layers exist.
+
+    What the output root has already is not made again.
+
+    Args:
+        study: whose networks are checked.
+        storage: its output root.
+        fetches: whether networks are wanted now. If not, published weights are left alone, and
+            of checkpoints behind URIs is asked only whether they are there.
 
     Raises:
         StudyError: at the first mistake.
@@ -69,22 +88,25 @@ def check_networks(study: Study) -> None:
                 check_layer(build_empty(architecture), layer)
             except StudyError as error:
                 raise StudyError(f"embeddings.layers, {architecture}: {error}") from error
-    for offer in _list_offers(study):
-        if offer.kind != UNTRAINED:
+    for checkpoint in study.embeddings.checkpoints:
+        _check_is_there(checkpoint)
+    for offer in _list_offers(study, fetches=fetches):
+        if offer.kind != UNTRAINED and not _is_kept(storage, offer):
             offer.make()
 
 
-def _list_offers(study: Study) -> Iterator[_Offer]:
+def _list_offers(study: Study, *, fetches: bool = True) -> Iterator[_Offer]:
     settings = study.embeddings
     if settings.is_empty:
         return
     for architecture in study.architectures:
         if UNTRAINED in settings.networks:
             yield from (_offer_untrained(study, architecture, seed) for seed in study.seeds)
-        if PRETRAINED in settings.networks:
+        if PRETRAINED in settings.networks and fetches:
             yield _offer_pretrained(architecture)
     for checkpoint in settings.checkpoints:
-        yield _offer_checkpoint(checkpoint)
+        if fetches or "://" not in checkpoint.file:
+            yield _offer_checkpoint(checkpoint)
 
 
 def _offer_untrained(study: Study, architecture: str, seed: int) -> _Offer:
@@ -133,13 +155,9 @@ def _open_checkpoint(checkpoint: Checkpoint) -> Iterator[Path]:
     Raises:
         StudyError: there is none.
     """
-    if not checkpoint.file.endswith(_SUFFIXES):
-        raise StudyError(
-            f"checkpoint '{checkpoint.file}' must end in {', '.join(_SUFFIXES)}; save the model's "
-            "state dict with torch.save or safetensors"
-        )
+    _check_is_there(checkpoint)
     if "://" not in checkpoint.file:
-        yield _check_is_file(checkpoint, Path(checkpoint.file).expanduser())
+        yield Path(checkpoint.file).expanduser()
         return
     root, _, name = checkpoint.file.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="iqray-") as folder:
@@ -151,23 +169,44 @@ def _open_checkpoint(checkpoint: Checkpoint) -> Iterator[Path]:
         yield target
 
 
-def _check_is_file(checkpoint: Checkpoint, path: Path) -> Path:
-    if not path.is_file():
+def _check_is_there(checkpoint: Checkpoint) -> None:
+    """Check a checkpoint's kind and place, without reading it.
+
+    Raises:
+        StudyError: it is not there, or of a kind that is not read.
+    """
+    if not checkpoint.file.endswith(_SUFFIXES):
+        raise StudyError(
+            f"checkpoint '{describe_uri(checkpoint.file)}' must end in {', '.join(_SUFFIXES)}; "
+            "save the model's state dict with torch.save or safetensors"
+        )
+    if "://" not in checkpoint.file:
+        is_there = Path(checkpoint.file).expanduser().is_file()
+    else:
+        root, _, name = checkpoint.file.rpartition("/")
+        try:
+            is_there = Storage(root).exists(name)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _refuse(checkpoint, str(error)) from error
+    if not is_there:
         raise _refuse(checkpoint, "no such file")
-    return path
 
 
 def _refuse(checkpoint: Checkpoint, reason: str) -> StudyError:
     return StudyError(
-        f"checkpoint '{checkpoint.file}' of '{checkpoint.name}' cannot be read ({reason}); "
-        "correct its path in embeddings.checkpoints"
+        f"checkpoint '{describe_uri(checkpoint.file)}' of '{checkpoint.name}' cannot be read "
+        f"({reason}); correct its path in embeddings.checkpoints"
     )
 
 
+def _is_kept(storage: Storage, offer: _Offer) -> bool:
+    """Whether the output root has the network."""
+    return storage.exists(offer.record) and storage.read_json(offer.record)["key"] == offer.key
+
+
 def _keep(storage: Storage, offer: _Offer) -> Network:
-    key = hash_content([offer.architecture, offer.kind, offer.content])
-    path, record = (f"networks/{offer.name}.{suffix}" for suffix in ("safetensors", "json"))
-    if not storage.exists(record) or storage.read_json(record)["key"] != key:
+    key, path, record = offer.key, f"networks/{offer.name}.safetensors", offer.record
+    if not _is_kept(storage, offer):
         from iqray.embeddings.networks import encode_state
 
         if storage.exists(record):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from iqray.errors import StudyError
-from iqray.storage import describe_uri
+from iqray.filesystems import KNOWN_URIS, describe_uri, open_filesystem
 
 # Listing waits for the disk or the network, not for the processor.
 _NUM_THREADS = 16
@@ -149,15 +149,13 @@ def map_in_threads(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
 
 def _open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     try:
-        filesystem, base = pafs.FileSystem.from_uri(uri)
-    except (OSError, pa.ArrowException) as error:
-        shown = ImageRoot(uri).describe()
-        reason = str(error).replace(uri, shown)  # a URI may hold credentials
+        filesystem, base = open_filesystem(uri)
+    except OSError as error:
         raise StudyError(
-            f"root '{shown}' cannot be opened ({reason}); give a folder, or a URI such as "
-            "s3://bucket/folder, gs://bucket/folder or file:///folder"
+            f"root '{describe_uri(uri)}' cannot be opened ({error}); give a folder, or a URI such "
+            f"as {KNOWN_URIS}"
         ) from error
-    return filesystem, base.rstrip("/") or "/"
+    return filesystem, base or "/"
 
 
 def _join(base: str, path: str) -> str:

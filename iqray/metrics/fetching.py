@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.identity import compute_sha256
 from iqray.metrics.published import check_published_sum, find_published_sum
 from iqray.storage import Storage
@@ -49,6 +50,7 @@ def fetch_file(
     if target.is_file() and published and compute_sha256(target).startswith(published):
         return
     address = choose_address(name, url, source)
+    shown = describe_uri(address)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     partial = Path(temporary)
@@ -56,14 +58,17 @@ def fetch_file(
         os.close(descriptor)
         named = _read_address(address, partial)
         found = compute_sha256(partial)
-        check_published_sum(published, found, address)
-        check_published_sum(named, found, address)
+        check_published_sum(published, found, shown)
+        check_published_sum(named, found, shown)
         partial.replace(target)
+    except http.client.InvalidURL:
+        raise StudyError(
+            f"{name} cannot be fetched: '{shown}' is no address, or has a user and password, which "
+            "are not supported; give another --source"
+        ) from None  # the cause would show them
     except (OSError, http.client.HTTPException, pa.ArrowInvalid) as error:
         reason = str(error) or type(error).__name__
-        raise StudyError(
-            f"{name} cannot be fetched from {address} ({reason}); {_WAY_OUT}"
-        ) from error
+        raise StudyError(f"{name} cannot be fetched from {shown} ({reason}); {_WAY_OUT}") from error
     finally:
         partial.unlink(missing_ok=True)
 

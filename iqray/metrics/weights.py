@@ -90,8 +90,8 @@ def find_weights(directory: Path | str, metric: str) -> MetricWeights:
     manifest = read_weights_manifest(storage)
     if "://" in place and manifest is None:
         raise StudyError(
-            f"there is no {MANIFEST_NAME} in {place}, and files behind a URI are known by their "
-            "sums; fill it with jobs/prefetch_weights.py"
+            f"there is no {MANIFEST_NAME} in {storage.describe('')}, and files behind a URI are "
+            "known by their sums; fill it with jobs/prefetch_weights.py"
         )
     if info.weight_files:
         names = [_choose_file(storage, manifest, metric, name) for name in info.weight_files]

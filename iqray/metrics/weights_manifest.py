@@ -8,11 +8,10 @@
 `pyiqa_metrics` has the files of each metric that pyiqa loads for itself.
 """
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iqray.errors import StudyError
-from iqray.storage import Storage
+from iqray.storage import Storage, open_root
 
 MANIFEST_NAME = "weights.json"
 
@@ -66,15 +65,7 @@ def open_directory(directory: str) -> Storage:
     Raises:
         StudyError: the URI is of a kind that is not known, or cannot be reached.
     """
-    storage = Storage(directory)
-    try:
-        storage.exists(MANIFEST_NAME)
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise StudyError(
-            f"weights directory '{directory}' cannot be read ({error}); give a folder, or a URI "
-            "such as s3://bucket/weights that this machine may read"
-        ) from error
-    return storage
+    return open_root(directory, "weights directory", MANIFEST_NAME)
 
 
 def find_listed_file(storage: Storage, manifest: WeightsManifest, name: str) -> ListedFile:

@@ -5,6 +5,7 @@ import io
 import pandas as pd
 
 from iqray.errors import StudyError
+from iqray.filesystems import describe_uri
 from iqray.settings.control import DIFFICULTY_MATCHED
 from iqray.storage import Storage
 
@@ -24,7 +25,7 @@ def read_difficulty(path: str, dataset: str, categories: set[str]) -> dict[str, 
         frame = table[_COLUMNS].astype({"difficulty": "float64"})
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
-            f"controls.difficulty '{path}' is no CSV file with columns "
+            f"controls.difficulty '{describe_uri(path)}' is no CSV file with columns "
             f"{', '.join(_COLUMNS)} ({error}); repair it or give another one"
         ) from error
     own = frame[frame["dataset"] == dataset].dropna(subset=["difficulty"])
@@ -32,8 +33,8 @@ def read_difficulty(path: str, dataset: str, categories: set[str]) -> dict[str, 
     missing = sorted(categories - set(found))
     if missing:
         raise StudyError(
-            f"controls.difficulty '{path}' has no difficulty of {len(missing)} categories of "
-            f"'{dataset}', such as '{missing[0]}'; add them, or set "
+            f"controls.difficulty '{describe_uri(path)}' has no difficulty of {len(missing)} "
+            f"categories of '{dataset}', such as '{missing[0]}'; add them, or set "
             f"controls.{DIFFICULTY_MATCHED} to 0"
         )
     return {category: found[category] for category in sorted(categories)}

@@ -15,7 +15,7 @@ from iqray.pools import Pool, PoolSize
 from iqray.scoring.failures import check_failures
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.worker import ScoreWorker
-from iqray.shards import Shard
+from iqray.shards import Shard, parse_index
 from iqray.storage import Storage
 
 
@@ -104,8 +104,9 @@ def complete_scores(storage: Storage, plan: ScorePlan, max_failed_share: float) 
         StudyError: more images than allowed could not be scored.
     """
     record_path = f"{plan.job.directory}/_complete.json"
-    for name in storage.list_names(plan.job.directory) - {*plan.names, "_complete.json"}:
-        storage.delete(f"{plan.job.directory}/{name}")
+    for name in storage.list_names(plan.job.directory) - set(plan.names):
+        if parse_index(name) is not None:  # what a person has put there stays
+            storage.delete(f"{plan.job.directory}/{name}")
     if _is_complete(storage, plan, max_failed_share):
         return
     paths = [f"{plan.job.directory}/{name}" for name in plan.names]

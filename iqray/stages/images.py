@@ -23,7 +23,7 @@ from iqray.run import Run
 from iqray.scoring.failures import FailureLimit
 from iqray.scoring.jobs import ScoreJob
 from iqray.scoring.single_pass import SinglePassWorker
-from iqray.shards import Shard
+from iqray.shards import Shard, parse_index
 from iqray.stages.scores import request_scorers
 from iqray.storage import Storage
 
@@ -127,8 +127,8 @@ def describe_tasks(
 
 def _list_indices(storage: Storage, job: ScoreJob) -> set[int]:
     """Numbers of the shards of which a job has scores, whichever images they are of."""
-    names = storage.list_names(job.directory) - {"_complete.json"}
-    return {int(name.partition("-")[0]) for name in names}
+    indices = map(parse_index, storage.list_names(job.directory))
+    return {index for index in indices if index is not None}
 
 
 def _count_train(plan: ManifestPlan) -> int:

@@ -14,8 +14,8 @@ from iqray.stages.controls import plan_study_controls
 from iqray.stages.subsets import SUBSETS_PATH, make_subsets_key
 from iqray.study import Study
 from iqray.training.provenance import describe_code
-from iqray.training.trial_runner import TrialRunner, list_finished
-from iqray.trials import Cell, Trial, get_checkpoint_folder, plan_trials
+from iqray.training.trial_runner import TrialRunner, forget_tries, list_finished
+from iqray.trials import Cell, Trial, plan_trials
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,7 @@ def request_trainers(study: Study) -> list[WorkerRequest]:
 
 def train_grid(run: Run) -> None:
     """Train and test every trial that has no result."""
-    cells, trials = plan_grid(run)
-    trials |= plan_study_controls(run)[2]
+    cells, trials = _plan_all(run)
     settings = run.study.training
     finished = list_finished(run.storage, trials)
     with show_stage("trials", len(trials), "trials") as line:
@@ -67,7 +66,7 @@ def train_grid(run: Run) -> None:
         if settings.pack_cache_gib is not None:
             check_packs_fit(missing, run.manifests, settings.pack_cache_gib)
         for trial_id in finished:  # of processes that ended right after the result was written
-            run.storage.delete_folder(get_checkpoint_folder(trial_id))
+            forget_tries(run.storage, trial_id)
         resources = GridResources(
             num_concurrent=_count_concurrent(run),
             num_cpus=settings.num_cpus,
@@ -85,6 +84,18 @@ def train_grid(run: Run) -> None:
         run_trials(missing, _make_runner(run), resources, run.study.name, count)
         run.record_seconds(line)
     _warn_of_failures(run, trials)
+
+
+def count_lost_trials(run: Run) -> int:
+    """Trials of the grid and of the controls without a result: that failed, or never ran."""
+    _, trials = _plan_all(run)
+    return len(trials) - len(list_finished(run.storage, trials))
+
+
+def _plan_all(run: Run) -> tuple[list[Cell], dict[str, Trial]]:
+    """Cells of the grid, and the distinct trials of the grid and of the controls."""
+    cells, trials = plan_grid(run)
+    return cells, trials | plan_study_controls(run)[2]
 
 
 def _count_concurrent(run: Run) -> int:

@@ -106,11 +106,6 @@ class Checkpoints:
             )
             return Progress()
 
-    def delete(self) -> None:
-        """Remove the checkpoint: the trial has its result."""
-        if self._is_writer:
-            self._storage.delete_folder(self._folder)
-
     def _write(self, progress: Progress) -> None:
         content: dict[str, Any] = {
             "version": _VERSION,

@@ -5,9 +5,10 @@ Writes `trials/<trial_id>/`: `trial.json` (everything that defines the trial), `
 `model.safetensors` where the study keeps models, `train_images.parquet` where the trial takes only
 some of its categories' training images, and last `result.json`, whose existence means that the
 trial is finished. A trial that fails leaves `failure.json` instead, and keeps its checkpoint
-(`iqray.training.checkpoints`) for the next try.
+(`iqray.training.checkpoints`) for the next try; both are deleted when the trial is finished.
 """
 
+import contextlib
 import gc
 import json
 import logging
@@ -27,7 +28,7 @@ from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
 from iqray.storage import Storage
 from iqray.training.provenance import describe_machine
-from iqray.trials import Trial
+from iqray.trials import Trial, get_checkpoint_folder
 
 if TYPE_CHECKING:
     from iqray.packs.packing import Pack, PackedImages
@@ -69,9 +70,24 @@ def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[s
 
 
 def write_failure(storage: Storage, trial_id: str, reason: str, details: str) -> None:
-    """Record why a trial has no result; the next submit tries it again."""
+    """Record why a trial has no result; the next submit tries it again.
+
+    Nothing is written where it has one: its process ended after its work.
+    """
+    # A store that does not answer refuses what is written next as well, with its reason.
+    with contextlib.suppress(OSError):
+        if storage.exists(f"trials/{trial_id}/result.json"):
+            return
     failure = {"status": "failed", "reason": reason, "details": details}
     storage.write_json(f"trials/{trial_id}/failure.json", failure)
+
+
+def forget_tries(storage: Storage, trial_id: str) -> None:
+    """Delete what the tries of a finished trial have left: the checkpoint, the failure of one."""
+    storage.delete_folder(get_checkpoint_folder(trial_id))
+    failure = f"trials/{trial_id}/failure.json"
+    if storage.exists(failure):
+        storage.delete(failure)
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ class TrialRunner:
             _free_memory(self.device)
         if team.is_leader:
             self.storage.write_json(f"trials/{trial.trial_id}/result.json", result)
-            checkpoints.delete()
+            forget_tries(self.storage, trial.trial_id)
         return str(result["status"])
 
     def _train_and_test(
