@@ -217,8 +217,8 @@ def test_a_node_lost_while_it_packs_leaves_no_half_pack(
     image = pipe.rename(tmp_path / "3.jpg")
     os.mkfifo(pipe)  # whoever reads it waits for a writer that never comes
     cluster = make_cluster(num_cpus=0)
-    settings = {"num_concurrent": 2, "packed_from": str(packed_from), "address": cluster.address}
-    grid = Grid(images, tmp_path / "out", num_trials=2, **settings)
+    settings = {"packed_from": str(packed_from), "num_concurrent": 2, "checkpoint_s": 1000}
+    grid = Grid(images, tmp_path / "out", num_trials=2, address=cluster.address, **settings)
 
     node = cluster.add_node(**NODE)
     grid.start()
