@@ -1,7 +1,7 @@
 """From finished trials to the table of cells, and the short text that ends a run.
 
 Reads what trials returned and the cells of the study, and returns `schemas.CELLS`. Also counts
-images and scores for the report. Pure: knows neither Ray nor the disk.
+images for the report. Pure: knows neither Ray nor the disk.
 """
 
 import math
@@ -178,24 +178,3 @@ def count_images(manifests: Iterable[pa.Table]) -> pd.DataFrame:
         .sort_by([("dataset", "ascending"), ("split", "ascending")])
         .to_pandas()
     )
-
-
-def count_scores(scores: Iterable[pa.Table]) -> pd.DataFrame:
-    """Count scores (`schemas.SCORES`) by dataset, metric and status, for the report.
-
-    Args:
-        scores: tables of a dataset and metric each.
-
-    Returns:
-        Columns dataset, metric, status, num_images, sorted by the first three; `ok` included, so
-        that shares can be formed.
-    """
-    keys = ["dataset", "metric", "status"]
-    counts = [
-        table.select(keys)
-        .group_by(keys)
-        .aggregate([([], "count_all")])
-        .rename_columns([*keys, "num_images"])
-        for table in scores
-    ]
-    return pa.concat_tables(counts).sort_by([(name, "ascending") for name in keys]).to_pandas()

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from iqray import schemas
-from iqray.embeddings.tables import build_embedding_table, split_embedding_table
+from iqray.embeddings.tables import build_embedding_table
 from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
 from iqray.storage import Storage
@@ -62,11 +62,6 @@ def read_results(storage: Storage, trial_ids: Iterable[str]) -> dict[str, dict[s
                 results[trial_id] = dict(storage.read_json(f"trials/{trial_id}/{name}"))
                 break
     return results
-
-
-def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[str]]:
-    """Embeddings `(num_images, dim) float32` of a finished trial's test images, with categories."""
-    return split_embedding_table(storage.read_table(f"trials/{trial_id}/embeddings.parquet"))
 
 
 def write_failure(storage: Storage, trial_id: str, reason: str, details: str) -> None:
