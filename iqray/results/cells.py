@@ -4,7 +4,6 @@ Reads what trials returned and the cells of the study, and returns `schemas.CELL
 images for the report. Pure: knows neither Ray nor the disk.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqray.finite import drop_non_finite
 from iqray.results.ranks import MEASURES, count_ranks, describe_weights, rank_cells
 from iqray.schemas import CELLS
 
@@ -79,11 +79,7 @@ def _build_row(
     else:
         row |= {name: result.get(name) for name in (*_COUNTS, *_NUMBERS)}
     row |= {name: result.get(name) for name in (*_MORE_NUMBERS, "num_restarts")}
-    return row | {name: _drop_non_finite(row[name]) for name in (*_NUMBERS, *_MORE_NUMBERS)}
-
-
-def _drop_non_finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return row | {name: drop_non_finite(row[name]) for name in (*_NUMBERS, *_MORE_NUMBERS)}
 
 
 def tabulate_firsts(rank_counts: pd.DataFrame, scope: str = "all") -> pd.DataFrame:
