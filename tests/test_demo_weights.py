@@ -10,12 +10,12 @@ from scipy.stats import spearmanr
 
 from iqray.demo.fit_images import FIT_PATTERNS, FitImages, draw_fit_images
 from iqray.demo.images import plan_categories
-from iqray.demo.weights import DEMO_WEIGHTS, FITS, fit_demo_weights
+from iqray.demo.weights import DEMO_WEIGHTS, FITS
 from iqray.identity import compute_sha256
 from iqray.metrics.networks import load_network
 from iqray.metrics.registry import find_metric
 from iqray.metrics.scorer import Scorer
-from iqray.metrics.weights import find_weights
+from iqray.metrics.weights import find_weights, write_weights_manifest
 from iqray.study import PAPER_METRICS
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("weights") / "fitted"
-    fit_demo_weights(directory)
+    for fit in FITS.values():
+        fit(directory, 0)
+    write_weights_manifest(directory, DEMO_WEIGHTS)
     return directory
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from iqray.scoring.gate import (
     NUM_CALIBRATION,
@@ -93,3 +94,7 @@ def test_spearman_of_scores_that_have_collapsed_is_no_agreement() -> None:
     assert compute_spearman([1, 1, 1], [1, 2, 3]) == 0
     assert compute_spearman([1, 1, 1], [2, 2, 2]) == 1
     assert compute_spearman([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 20, (2, 500))  # with ties
+    expected = spearmanr(first, second).statistic
+    assert compute_spearman(first, second) == pytest.approx(expected, rel=1e-12)

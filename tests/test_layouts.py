@@ -16,11 +16,11 @@ from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.listing import fingerprint_listing, list_images
 from iqray.inputs.manifest import build_manifests, plan_manifest, read_manifest
 from iqray.inputs.sources import ImageSource
-from iqray.packs.building import pack_images
 from iqray.packs.packing import open_pack
 from iqray.pools import PoolSize
 from iqray.storage import Storage
 from tests.layout_files import LAYOUTS, WRITERS, encode_images
+from tests.pack_files import pack_images
 
 IMAGES = encode_images()
 

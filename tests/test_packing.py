@@ -7,10 +7,10 @@ from PIL import Image
 from iqray.errors import StudyError
 from iqray.inputs.image_root import ImageRoot
 from iqray.inputs.sources import ImageSource
-from iqray.packs.building import pack_images
 from iqray.packs.packing import PackWriter, concatenate, is_whole, open_pack
 from iqray.recipes import StoredSide
 from tests.image_files import describe_files, write_images
+from tests.pack_files import pack_images
 
 
 def pack_files(

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from iqray.results.cells import build_cells, count_images, count_scores, summarise, tabulate_firsts
+from iqray.results.cells import build_cells, count_images, summarise, tabulate_firsts
 from iqray.results.ranks import average_over_seeds, count_ranks
 from iqray.schemas import CELLS, RANK_COUNTS
 from iqray.settings.subset import SUBSET_NAMES
@@ -161,7 +161,7 @@ def test_summary_says_what_weakens_it(study_cells, trial_results):
     assert "demo weights" in text
 
 
-def test_images_and_scores_are_counted():
+def test_images_are_counted():
     manifest = pd.DataFrame(
         {
             "dataset": ["d"] * 4,
@@ -177,6 +177,3 @@ def test_images_and_scores_are_counted():
         3,
         1,
     ]
-    scores = manifest.assign(metric="niqe")
-    counted = count_scores([pa.Table.from_pandas(scores)]).set_index("status")["num_images"]
-    assert counted.to_dict() == {"decode_error": 1, "ok": 3}

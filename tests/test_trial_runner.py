@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+from iqray.embeddings.tables import split_embedding_table
 from iqray.storage import Storage
 from iqray.training import loop
 from iqray.training.checkpoints import Checkpoints
@@ -18,7 +19,6 @@ from iqray.training.trial_runner import (
     TrialRunner,
     forget_tries,
     list_finished,
-    read_embeddings,
     read_results,
     write_failure,
 )
@@ -30,6 +30,11 @@ from tests.small_trials import make_runner, make_trial
 @pytest.fixture
 def runner(make_dataset: MakeDataset, tmp_path: Path) -> TrialRunner:
     return make_runner(make_dataset(), tmp_path / "out")
+
+
+def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[str]]:
+    """Embeddings `(num_images, dim) float32` of a finished trial's test images, with categories."""
+    return split_embedding_table(storage.read_table(f"trials/{trial_id}/embeddings.parquet"))
 
 
 def test_a_trial_leaves_everything_that_defines_and_describes_it(runner: TrialRunner) -> None:

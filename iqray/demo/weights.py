@@ -1,7 +1,9 @@
 """Fits the demo's stand-ins for the six metrics' weights, so that a study runs without a hub.
 
-Writes the six files that pyiqa loads, and `weights.json` with the provenance "demo weights". They
-order the severity of held-out generated images; on photographs they mean nothing.
+Writes the six files that pyiqa loads; whoever fits them gives them the provenance "demo weights".
+They order the severity of held-out generated images; on photographs they mean nothing. The same
+seed gives the same bytes with the same software and number of threads. Elsewhere sums may run in
+another order, and scores then differ in their last digits.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,6 @@ from pathlib import Path
 from iqray.demo.weights_clip import fit_clipiqa
 from iqray.demo.weights_deep import fit_cnniqa, fit_dbcnn, fit_musiq
 from iqray.demo.weights_nss import fit_brisque, fit_niqe
-from iqray.metrics.weights import write_weights_manifest
 
 DEMO_WEIGHTS = "demo weights"
 
@@ -23,18 +24,3 @@ FITS: dict[str, Callable[[Path, int], None]] = {
     "musiq": fit_musiq,
     "niqe": fit_niqe,
 }
-
-
-def fit_demo_weights(directory: Path, seed: int = 0) -> None:
-    """Fit all six metrics and write the manifest last.
-
-    The same seed gives the same bytes with the same software and number of threads. Elsewhere
-    sums may run in another order, and scores then differ in their last digits.
-
-    Args:
-        directory: created when missing.
-        seed: of backbones and fit images.
-    """
-    for fit in FITS.values():
-        fit(directory, seed)
-    write_weights_manifest(directory, DEMO_WEIGHTS)

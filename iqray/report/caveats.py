@@ -42,7 +42,7 @@ def list_caveats(
     Args:
         cells: a table of `schemas.CELLS`.
         rank_counts: a table of `schemas.RANK_COUNTS`.
-        score_counts: as `results.count_scores` returns it.
+        score_counts: rows dataset, metric, status, num_images; `ok` is among the statuses.
         weights: by metric: where its weights come from.
         recipe: its name.
         is_preview: the recipe's own word that its results are no findings.

@@ -35,7 +35,7 @@ class ReportInputs:
             of all subsets.
         score_quantiles: a table of `schemas.SCORE_QUANTILES`.
         image_counts: as `results.count_images` returns it.
-        score_counts: as `results.count_scores` returns it.
+        score_counts: rows dataset, metric, status, num_images; `ok` is among the statuses.
         weights: by metric: where its weights come from.
         recipe: its name.
         is_preview: the recipe's own word that its results are no findings.

@@ -184,7 +184,7 @@ def tabulate_images(image_counts: pd.DataFrame) -> PageTable:
 
 
 def tabulate_scores(score_counts: pd.DataFrame, has_demo_weights: bool) -> PageTable:
-    """Scores by status, as `results.count_scores` counts them; one column per status."""
+    """Scores of each dataset and metric, one column per status."""
     wide = score_counts.pivot(index=["dataset", "metric"], columns="status", values="num_images")
     frame = wide.fillna(0).astype("int64").reset_index()
     frame.columns.name = None

@@ -1,10 +1,9 @@
 """From finished trials to the table of cells, and the short text that ends a run.
 
 Reads what trials returned and the cells of the study, and returns `schemas.CELLS`. Also counts
-images and scores for the report. Pure: knows neither Ray nor the disk.
+images for the report. Pure: knows neither Ray nor the disk.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqray.finite import drop_non_finite
 from iqray.results.ranks import MEASURES, count_ranks, describe_weights, rank_cells
 from iqray.schemas import CELLS
 
@@ -79,11 +79,7 @@ def _build_row(
     else:
         row |= {name: result.get(name) for name in (*_COUNTS, *_NUMBERS)}
     row |= {name: result.get(name) for name in (*_MORE_NUMBERS, "num_restarts")}
-    return row | {name: _drop_non_finite(row[name]) for name in (*_NUMBERS, *_MORE_NUMBERS)}
-
-
-def _drop_non_finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return row | {name: drop_non_finite(row[name]) for name in (*_NUMBERS, *_MORE_NUMBERS)}
 
 
 def tabulate_firsts(rank_counts: pd.DataFrame, scope: str = "all") -> pd.DataFrame:
@@ -178,24 +174,3 @@ def count_images(manifests: Iterable[pa.Table]) -> pd.DataFrame:
         .sort_by([("dataset", "ascending"), ("split", "ascending")])
         .to_pandas()
     )
-
-
-def count_scores(scores: Iterable[pa.Table]) -> pd.DataFrame:
-    """Count scores (`schemas.SCORES`) by dataset, metric and status, for the report.
-
-    Args:
-        scores: tables of a dataset and metric each.
-
-    Returns:
-        Columns dataset, metric, status, num_images, sorted by the first three; `ok` included, so
-        that shares can be formed.
-    """
-    keys = ["dataset", "metric", "status"]
-    counts = [
-        table.select(keys)
-        .group_by(keys)
-        .aggregate([([], "count_all")])
-        .rename_columns([*keys, "num_images"])
-        for table in scores
-    ]
-    return pa.concat_tables(counts).sort_by([(name, "ascending") for name in keys]).to_pandas()

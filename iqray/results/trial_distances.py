@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from iqray import schemas
 from iqray.embeddings.tables import split_embedding_table
+from iqray.finite import drop_non_finite
 from iqray.rdms.rdm import match_counts
 from iqray.results.distances import CoveredSpace, measure_space
 from iqray.storage import Storage
@@ -42,7 +43,7 @@ def write_distances(
     table = _build_category_distances(images.take(pa.array(matched)), space)
     storage.write_table(f"{folder}/category_distances.parquet", table)
     definitions = {
-        name: {"value": _to_json(value), "mean": _to_json(space.means[name])}
+        name: {"value": drop_non_finite(value), "mean": drop_non_finite(space.means[name])}
         for name, value in space.totals.items()
     }
     described = {"version": DISTANCES_VERSION, "definitions": definitions}
@@ -109,8 +110,3 @@ def _build_category_distances(images: pa.Table, space: CoveredSpace) -> pa.Table
         pa.array(means.astype(np.float32).reshape(-1)), type=schema.field("distances").type
     )
     return pa.table([images["image_id"], images["category"], column], schema=schema)
-
-
-def _to_json(value: float) -> float | None:
-    """JSON has no NaN and no infinity: null instead."""
-    return float(value) if np.isfinite(value) else None

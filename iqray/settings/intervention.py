@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from iqray.dataset import StudyPart
 
 UNCHANGED, RESTORE = "unchanged", "restore"
-DEGRADATIONS = ("blur", "noise", "jpeg", "downscale")
 NEAREST, FARTHEST, RANDOM = "nearest", "farthest", "random"
 CHOICES = (NEAREST, FARTHEST, RANDOM)
 

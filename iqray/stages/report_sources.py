@@ -190,7 +190,7 @@ def _get_scores_record(dataset: str, metric: str) -> str:
 
 
 def _count_scores(storage: Storage, cells: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Rows as `results.count_scores` makes them, from records instead of millions of scores."""
+    """Images by dataset, metric and status, from records instead of millions of scores."""
     pairs = cells[["dataset", "metric"]].drop_duplicates().to_numpy().tolist()
     for dataset, metric in sorted(pairs):
         counts = storage.read_json(_get_scores_record(dataset, metric))["status"]

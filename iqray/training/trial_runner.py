@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from iqray import schemas
-from iqray.embeddings.tables import build_embedding_table, split_embedding_table
+from iqray.embeddings.tables import build_embedding_table
+from iqray.finite import drop_non_finite
 from iqray.inputs.sources import ImageSource
 from iqray.node_cache import get_cache_folder
 from iqray.storage import Storage
@@ -62,11 +63,6 @@ def read_results(storage: Storage, trial_ids: Iterable[str]) -> dict[str, dict[s
                 results[trial_id] = dict(storage.read_json(f"trials/{trial_id}/{name}"))
                 break
     return results
-
-
-def read_embeddings(storage: Storage, trial_id: str) -> tuple[np.ndarray, list[str]]:
-    """Embeddings `(num_images, dim) float32` of a finished trial's test images, with categories."""
-    return split_embedding_table(storage.read_table(f"trials/{trial_id}/embeddings.parquet"))
 
 
 def write_failure(storage: Storage, trial_id: str, reason: str, details: str) -> None:
@@ -226,7 +222,6 @@ class TrialRunner:
         from iqray.embeddings.layers import embed
         from iqray.results.distances import PAPER_DEFINITION
         from iqray.results.trial_distances import write_distances
-        from iqray.training.trial_training import to_json
 
         input_px = trial.recipe.architectures[trial.architecture].input_px
         embeddings, logits = embed(model, data, input_px, _TEST_BATCH_SIZE)
@@ -235,8 +230,8 @@ class TrialRunner:
         return {
             "num_test_images": images.num_rows,
             **_measure_accuracy(trial, logits, data.targets),
-            "distance": to_json(space.totals[PAPER_DEFINITION]),
-            "mean_distance": to_json(space.means[PAPER_DEFINITION]),
+            "distance": drop_non_finite(space.totals[PAPER_DEFINITION]),
+            "mean_distance": drop_non_finite(space.means[PAPER_DEFINITION]),
             "num_pairs": space.num_pairs[PAPER_DEFINITION],
         }
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iqray.finite import drop_non_finite
 from iqray.packs.packing import PackedImages
 from iqray.training.architectures import choose_memory_format
 from iqray.training.checkpoints import Checkpoints, Progress
@@ -52,7 +53,7 @@ class TrainedTrial:
             "status": self.outcome.status,
             "reason": self.outcome.reason,
             "num_steps": self.outcome.num_steps,
-            "final_loss": to_json(self.outcome.final_loss),
+            "final_loss": drop_non_finite(self.outcome.final_loss),
             "train_s": self.progress.train_s,
             "num_restarts": len(given_up),
             "learning_rate_factor": _RATE_FACTOR ** len(given_up),
@@ -94,7 +95,7 @@ def train_trial(
         progress = attempt.progress
         if outcome.status == "ok" or len(progress.given_up) + 1 == _MAX_ATTEMPTS:
             return TrainedTrial(model, outcome, progress)
-        ended = {**asdict(outcome), "final_loss": to_json(outcome.final_loss)}
+        ended = {**asdict(outcome), "final_loss": drop_non_finite(outcome.final_loss)}
         progress = replace(progress, given_up=(*progress.given_up, ended), state=None)
         logger.warning("trial %s is trained again: %s", trial.trial_id, outcome.reason)
         checkpoints.write(progress)
@@ -161,7 +162,7 @@ class _Attempt:
         )
 
     def _log(self, row: LogRow) -> str | None:
-        finite = {name: to_json(value) for name, value in row.items()}
+        finite = {name: drop_non_finite(value) for name, value in row.items()}
         self._rows.append({"attempt": self._number, **finite})
         if not math.isfinite(row["loss"]):
             return None  # the training itself stops and says at which step it diverged
@@ -171,11 +172,6 @@ class _Attempt:
     def _keep(self, _step: int, capture: Callable[[], TrainState]) -> None:
         if self._checkpoints.is_due():
             self._checkpoints.write(replace(self.progress, state=capture()))
-
-
-def to_json(value: float) -> float | None:
-    """JSON has no NaN and no infinity: null instead."""
-    return value if math.isfinite(value) else None
 
 
 def _describe_position(progress: Progress) -> str:
