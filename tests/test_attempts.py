@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,32 +91,47 @@ def test_processes_that_end_outside_of_any_step_are_not_started_for_ever(storage
 
 def test_who_is_under_suspicion_works_alone() -> None:
     exclusion, events = Exclusion(), []
+    both_work = threading.Barrier(3)  # passed only by two who work together, and this thread
+    may_end = threading.Event()
 
-    def work(name: str, enter: Callable[[], Any]) -> None:
-        with enter():
+    def work_together(name: str) -> None:
+        with exclusion.together():
             events.append(f"{name} begins")
-            time.sleep(0.05)
+            if name != "c":
+                both_work.wait(10)
+                may_end.wait(10)
             events.append(f"{name} ends")
 
-    threads = [
-        threading.Thread(target=work, args=(name, enter))
-        for name, enter in (
-            ("a", exclusion.together),
-            ("b", exclusion.together),
-            ("suspect", exclusion.alone),
-            ("c", exclusion.together),
-        )
-    ]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.01)
+    def work_alone() -> None:
+        with exclusion.alone():
+            events.append("suspect begins")
+            events.append("suspect ends")
+
+    def start(work: Callable[..., None], *arguments: str) -> None:
+        threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    for name in "ab":
+        start(work_together, name)
+    both_work.wait(10)
+    start(work_alone)
+    await_true(lambda: exclusion._num_waiting == 1)
+    start(work_together, "c")
+    may_end.set()
     for thread in threads:
         thread.join(10)
-    assert events[:2] == ["a begins", "b begins"]
-    start = events.index("suspect begins")
-    assert start == 4
-    assert events[start + 1] == "suspect ends"
-    assert events[-1] == "c ends"
+    assert sorted(events[:2]) == ["a begins", "b begins"]
+    assert sorted(events[2:4]) == ["a ends", "b ends"]
+    assert events[4:6] == ["suspect begins", "suspect ends"]
+    assert events[6:] == ["c begins", "c ends"]
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 class PoisonedScorer:
