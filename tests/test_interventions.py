@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from iqray.errors import StudyError
-from iqray.interventions.image_changes import change_pixels, encode_png, load_function
+from iqray.interventions.image_changes import (
+    change_pixels,
+    encode_png,
+    hash_function,
+    load_function,
+)
 from iqray.interventions.interventions import choose_images, summarise_scores
 from iqray.settings.intervention import Intervention, Variant
 from iqray.study_file import parse_study
@@ -90,6 +95,23 @@ def test_restoring_takes_a_function_by_name(
             load_function(name)
 
 
+def test_a_function_is_known_by_all_that_it_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_keyed_restorer.py").write_text("def keep(image):\n    return image\n")
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"first")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "my_keyed_restorer:keep"
+    alone, first = hash_function(name), hash_function(name, [str(weights)])
+    weights.rename(tmp_path / "moved.bin")
+    assert hash_function(name, [str(tmp_path / "moved.bin")]) == first != alone
+    weights.write_bytes(b"second")
+    assert hash_function(name, [str(weights)]) not in (alone, first)
+    with pytest.raises(StudyError, match=r"depends on '.*nowhere.bin', which cannot be read"):
+        hash_function(name, [str(tmp_path / "nowhere.bin")])
+
+
 @pytest.mark.parametrize(
     ("intervention", "message"),
     [
@@ -101,6 +123,7 @@ def test_restoring_takes_a_function_by_name(
             {"changes": [{"kind": "nearest", "share": 0.5, "test_images": "changed"}]},
             "leave test_images untouched",
         ),
+        ({"changes": [{"kind": "blur", "strengths": [1], "files": ["a"]}]}, "blur has no files"),
     ],
 )
 def test_mistakes_in_the_study_say_what_to_give(intervention: dict, message: str) -> None:

@@ -6,7 +6,7 @@ nor on where or when it is changed.
 
 import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 
 from iqray.distortions import Pixels, distort
 from iqray.errors import StudyError
-from iqray.identity import compute_sha256
+from iqray.identity import compute_sha256, hash_strings
 from iqray.settings.intervention import RESTORE, Variant
 
 
@@ -75,8 +75,24 @@ def load_function(name: str) -> Callable[[Pixels], Pixels]:
     return function  # type: ignore[no-any-return]
 
 
-def hash_function(name: str) -> str:
-    """SHA-256 of the file that holds a function: another version makes other images."""
+def hash_function(name: str, files: Sequence[str] = ()) -> str:
+    """SHA-256 of the file that holds a function, and of others: other versions make other images.
+
+    Args:
+        name: module:function.
+        files: that it depends on besides; what it imports or reads is not known otherwise.
+
+    Raises:
+        StudyError: there is no such function, or no such file.
+    """
     load_function(name)
-    file = importlib.import_module(name.partition(":")[0]).__file__
-    return compute_sha256(Path(file)) if file else ""
+    own = importlib.import_module(name.partition(":")[0]).__file__
+    try:
+        sums = [compute_sha256(Path(file).expanduser()) for file in files]
+    except OSError as error:
+        raise StudyError(
+            f"'{name}' depends on '{error.filename}', which cannot be read ({error.strerror}); "
+            "correct files in interventions"
+        ) from error
+    source = compute_sha256(Path(own)) if own else ""
+    return hash_strings([source, *sums]) if sums else source

@@ -22,12 +22,14 @@ class Variant:
         amount: strength of a degradation, share of images that a choice keeps; else none.
         function: that restores, module:function; else none.
         changes_test: whether test images are changed as well.
+        files: that the function depends on besides its own.
     """
 
     change: str
     amount: float | None = None
     function: str | None = None
     changes_test: bool = False
+    files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,6 +63,11 @@ class Change(StudyPart):
     function: str | None = Field(
         None, description="restore: module:function, (height, width, 3) uint8 RGB in and out"
     )
+    files: tuple[str, ...] = Field(
+        (),
+        description="restore: files that the function reads or imports, such as weights: with "
+        "another content, as of the function's own file, images are made again",
+    )
     test_images: Literal["untouched", "changed"] = Field(
         "untouched",
         description="whether the test images are changed as well, and then scored as well",
@@ -77,6 +84,8 @@ class Change(StudyPart):
                     f"change {self.kind} has {needed} and no other of strengths, share, function; "
                     f"correct {key}"
                 )
+        if self.files and self.kind != RESTORE:
+            raise ValueError(f"change {self.kind} has no files; leave them out")
         if any(not 0 < strength <= 1 for strength in self.strengths):
             raise ValueError(
                 f"strengths of {self.kind} are {', '.join(map(str, self.strengths))}; each must be "
@@ -92,7 +101,7 @@ class Change(StudyPart):
         """Each strength by itself."""
         changes_test = self.test_images == "changed"
         for amount in self.strengths or (self.share,):
-            yield Variant(self.kind, amount, self.function, changes_test)
+            yield Variant(self.kind, amount, self.function, changes_test, self.files)
 
 
 class Intervention(StudyPart):

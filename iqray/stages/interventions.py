@@ -78,7 +78,7 @@ def check_interventions(study: Study) -> None:
     for intervention in study.interventions:
         for variant in intervention.list_variants():
             if variant.function is not None:
-                hash_function(variant.function)
+                hash_function(variant.function, variant.files)
 
 
 def intervene(run: Run, intervention: Intervention) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -158,10 +158,12 @@ def _make_images(
 
 
 def _make_key(variant: Variant, rows: dict[str, pa.Table]) -> str:
-    source = hash_function(variant.function) if variant.function is not None else ""
+    described = asdict(variant)
+    files = described.pop("files")  # what they hold counts, not where they lie
+    source = hash_function(variant.function, files) if variant.function is not None else ""
     columns = ["category", "path", "sha256"]
     contents = {split: hash_rows(own.select(columns)) for split, own in rows.items()}
-    return hash_content([CHANGES_VERSION, asdict(variant), source, contents])
+    return hash_content([CHANGES_VERSION, described, source, contents])
 
 
 def _list_missing(run: Run, rows: pa.Table, folder: str, table: str) -> Iterator[tuple[Shard, str]]:
