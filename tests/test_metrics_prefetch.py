@@ -183,5 +183,5 @@ def test_a_metric_that_was_not_prefetched_names_the_job(source: Path, tmp_path: 
 
 def test_a_uri_without_a_manifest_is_refused(tmp_path: Path) -> None:
     write_random_weights(tmp_path)
-    with pytest.raises(StudyError, match=r"no weights\.json in file://.*prefetch_weights\.py"):
+    with pytest.raises(StudyError, match=rf"no weights\.json in {tmp_path}.*prefetch_weights\.py"):
         find_weights(tmp_path.as_uri(), "niqe")

@@ -15,6 +15,7 @@ from iqray.embeddings.tables import split_embedding_table
 from iqray.storage import Storage
 from iqray.training import loop
 from iqray.training.checkpoints import Checkpoints
+from iqray.training.tally import EpochTally
 from iqray.training.trial_runner import (
     TrialRunner,
     forget_tries,
@@ -263,16 +264,16 @@ def test_a_trial_that_diverges_can_converge_at_half_the_rate(
 ) -> None:
     """A loss that is not finite at the full rate only."""
     trial = make_trial(num_steps=4)
-    summarise = loop._EpochTally.summarise
+    describe_epoch = loop._Loop.describe_epoch
 
-    def break_at_full_rate(tally: Any, loop: Any, step: int) -> dict[str, float]:
-        if loop.get_learning_rate(step) > 0.5 * trial.recipe.compute_learning_rate(
+    def break_at_full_rate(own: Any, step: int, tally: EpochTally) -> dict[str, float]:
+        if own.get_learning_rate(step) > 0.5 * trial.recipe.compute_learning_rate(
             "resnet50", step, 4
         ):
             tally.losses[-1] = torch.tensor(float("nan"))
-        return summarise(tally, loop, step)
+        return describe_epoch(own, step, tally)
 
-    monkeypatch.setattr(loop._EpochTally, "summarise", break_at_full_rate)
+    monkeypatch.setattr(loop._Loop, "describe_epoch", break_at_full_rate)
     assert runner.run(trial) == "ok"
     result = read_results(runner.storage, [trial.trial_id])[trial.trial_id]
     assert (result["num_restarts"], result["given_up"][0]["final_loss"]) == (1, None)
