@@ -4,7 +4,7 @@
     uv run jobs/full_grid.py --study my_study.yaml              # your own
     ray job submit --working-dir . -- python jobs/full_grid.py --study my_study.yaml
 
-The demo takes 6 to 9 minutes on 2 cores without a GPU and leaves its report in
+The demo takes 5 to 9 minutes on 2 cores without a GPU and leaves its report in
 outputs/demo/report/index.html. Interrupt or kill it at any point; the same command continues.
 One job at a time works below a root: a second is refused.
 """
