@@ -17,7 +17,7 @@ all CPUs; ray_tax runs the same worker in Ray's actors and in a plain pool of pr
 the median of pairs of wall-clock times measured back to back. A row holds when the scores agree and
 the ratio reaches the target; exit code 1 says that one does not.
 
-On two cores one metric takes up to two minutes, six_metrics 17, nss_metrics an hour and a half.
+On two cores one metric takes up to two minutes, six_metrics 27, nss_metrics an hour and a half.
 
 --gpu sets pyiqa's networks on an NVIDIA GPU, one image a call, against iqray's scorers there
 (BRISQUE and NIQE: on the CPU), and end_to_end all six from files to rows in the worker of a GPU
@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"images in a run of one metric (default: {NUM_SCORED}, with --gpu "
         f"{NUM_SCORED_ON_GPU}) or of training (default: {NUM_LOADED}); files of whole processes "
-        "(default: 48, 400 and 12000 for the three); of memory, several (default: 10000 100000)",
+        "(default: 96, 400 and 12000 for the three); of memory, several (default: 10000 100000)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument(

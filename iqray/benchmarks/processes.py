@@ -34,7 +34,7 @@ SIX_METRICS, SIX_METRICS_GATED, NSS_METRICS = "six_metrics", "six_metrics_gated"
 # as well as iqray's; a dataset has so many images that this does not matter.
 PROCESS_TARGETS = {SIX_METRICS: 1.6, SIX_METRICS_GATED: 2.5, NSS_METRICS: 12.0}
 # The gate scores a sample of categories twice, which pays among many.
-NUM_FILES = {SIX_METRICS: 48, SIX_METRICS_GATED: 400, NSS_METRICS: 12000}
+NUM_FILES = {SIX_METRICS: 96, SIX_METRICS_GATED: 400, NSS_METRICS: 12000}
 
 _NUM_PER_CATEGORY = 4
 _SUBSET_K = 2
