@@ -3,10 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 # Before anything imports Ray: workers start with this environment's python, and no token is made.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -46,6 +50,17 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ObjectStore]":
+    """An empty bucket of a simulated S3, with its credentials in the environment."""
+    from tests.object_store import CREDENTIALS, serve_store  # moto takes seconds to import
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with serve_store() as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

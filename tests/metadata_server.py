@@ -1,16 +1,15 @@
 """Clouds' metadata services on this machine, as far as notices to spot machines go."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import LocalServer
 
 _TOKEN = "a-session"  # noqa: S105  of the imitated service
 
 
-class MetadataServer(ThreadingHTTPServer):
+class MetadataServer(LocalServer):
     """Answers as Amazon's (with sessions) and Google's service do.
 
     Attributes:
@@ -19,28 +18,11 @@ class MetadataServer(ThreadingHTTPServer):
         num_questions: answered so far.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.left_s: float | None = None
         self.num_failures = 0
         self.num_questions = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-@contextmanager
-def serve_metadata() -> Iterator[MetadataServer]:
-    server = MetadataServer()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -24,11 +24,13 @@ def make_trial(
     num_steps: int = 2,
     num_workers: int = 1,
     learning_rate: float = 0.2,
+    clip_norm: float = 20.0,
     **recipe_changes: Any,
 ) -> Trial:
     """ResNet-50 at 32 px in batches of four, by the demo's recipe."""
     recipe = RECIPES["demo"].model_copy(update={"batch_size": 4, **recipe_changes})
-    own = recipe.architectures["resnet50"].model_copy(update={"learning_rate": learning_rate})
+    changes = {"learning_rate": learning_rate, "clip_norm": clip_norm}
+    own = recipe.architectures["resnet50"].model_copy(update=changes)
     recipe = recipe.model_copy(update={"architectures": {"resnet50": own}})
     trial = Trial(
         "d", "resnet50", categories, "images", 9, 6, 2, num_steps, seed, recipe, {"torch": "x"}

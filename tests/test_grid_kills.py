@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from iqray.trials import Trial
-from tests.metadata_server import serve_metadata
+from tests.local_server import serving
+from tests.metadata_server import MetadataServer
 from tests.ray_clusters import lose_node, provide_clusters
 from tests.small_study import TIMEOUT_S
 from tests.small_trials import make_runner
@@ -188,7 +189,7 @@ def test_a_notice_of_the_cloud_is_a_reason_for_a_checkpoint(
     grid.num_steps = [5000]  # longer than the test
     process = grid.start()
     grid.wait_for((grid.output / "trials" / grid.last.trial_id / "trial.json").exists)
-    with serve_metadata() as metadata:
+    with serving(MetadataServer()) as metadata:
         command = [sys.executable, "-m", "iqray.preemption", "aws", "--metadata-url", metadata.url]
         command += ["--address", cluster.address, "--node-id", node.node_id]
         watcher = subprocess.Popen(command)

@@ -17,7 +17,7 @@ import pytest
 from iqray.errors import StudyError
 from iqray.lease import LEASE_PATH, Lease, hold_root, read_lease
 from iqray.storage import Storage
-from tests.object_store import CREDENTIALS, ObjectStore, fail_never, refuse_writes, serve_store
+from tests.object_store import ObjectStore, fail_never, refuse_writes
 from tests.small_study import TIMEOUT_S, write_study
 
 JOB = Path(__file__).parent.parent / "jobs" / "full_grid.py"
@@ -39,14 +39,6 @@ with hold_root(Storage(sys.argv[1])):
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "root"))
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with serve_store() as store:
-        yield store
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from iqray.errors import StudyError
 from iqray.metrics import published
 from iqray.metrics.fetching import fetch_file
 from iqray.study import PAPER_METRICS
-from tests.weight_server import WeightServer, serve_weights
+from tests.local_server import serving
+from tests.weight_server import WeightServer
 
 NAME = "niqe_modelparameters.mat"
 CONTENT = b"a pristine Gaussian" * 5000
@@ -17,7 +18,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server() -> Iterator[WeightServer]:
-    with serve_weights() as server:
+    with serving(WeightServer()) as server:
         server.files[NAME] = CONTENT
         yield server
 

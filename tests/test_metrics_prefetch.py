@@ -14,9 +14,10 @@ from iqray.metrics import published
 from iqray.metrics.prefetch import PREFETCHED_WEIGHTS, PrefetchedFile, prefetch_weights
 from iqray.metrics.scorer import Scorer
 from iqray.metrics.weights import find_weights, write_weights_manifest
+from tests.local_server import serving
 from tests.metric_weights import draw_texture, write_random_weights
 from tests.test_metrics_tensor_files import Trap, write_clip_archive
-from tests.weight_server import WeightServer, serve_weights
+from tests.weight_server import WeightServer
 
 BRISQUE = "brisque_svm_weights.pth"
 NIQE = "niqe_modelparameters.mat"
@@ -45,7 +46,7 @@ def settings(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def server(source: Path) -> Iterator[WeightServer]:
-    with serve_weights() as server:
+    with serving(WeightServer()) as server:
         server.files = {path.name: path.read_bytes() for path in source.iterdir()}
         yield server
 

@@ -5,7 +5,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -17,13 +17,11 @@ from iqray.storage import Storage
 from jobs.prefetch_weights import main as fill_weights
 from jobs.report import main as make_report
 from tests.object_store import (
-    CREDENTIALS,
     ObjectStore,
     fail_never,
     fail_often,
     fill_up_at,
     refuse_writes,
-    serve_store,
 )
 from tests.small_study import TIMEOUT_S, write_study
 
@@ -35,14 +33,6 @@ WRITERS: list[Write] = [
     lambda storage, source, path: storage.write_bytes(path, source.read_bytes()),
     lambda storage, source, path: storage.copy_from_local(source, path),
 ]
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with serve_store() as store:
-        yield store
 
 
 def test_errors_of_the_server_and_slow_answers_are_retried(store: ObjectStore) -> None:

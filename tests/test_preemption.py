@@ -4,12 +4,13 @@ import pytest
 
 from iqray.errors import StudyError
 from iqray.preemption import CLOUDS, drain, main, wait_for_notice
-from tests.metadata_server import MetadataServer, serve_metadata
+from tests.local_server import serving
+from tests.metadata_server import MetadataServer
 
 
 @pytest.fixture
 def metadata() -> Iterator[MetadataServer]:
-    with serve_metadata() as server:
+    with serving(MetadataServer()) as server:
         yield server
 
 

@@ -23,8 +23,9 @@ from iqray.metrics.weights_manifest import (
     save_weights_manifest,
 )
 from iqray.storage import Storage
+from tests.local_server import serving
 from tests.metric_weights import write_random_weights
-from tests.weight_server import WeightServer, serve_weights
+from tests.weight_server import WeightServer
 
 ROOT = Path(__file__).parent.parent
 JOB = [sys.executable, "jobs/prefetch_weights.py"]
@@ -55,7 +56,7 @@ for each in weights:
 
 @pytest.fixture
 def server() -> Iterator[WeightServer]:
-    with serve_weights() as server:
+    with serving(WeightServer()) as server:
         yield server
 
 

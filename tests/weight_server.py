@@ -1,14 +1,13 @@
 """A web server of weight files on this machine, which can misbehave as servers do."""
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import LocalServer
 
 
-class WeightServer(ThreadingHTTPServer):
+class WeightServer(LocalServer):
     """Serves `files` by name; counts requests.
 
     Attributes:
@@ -19,10 +18,8 @@ class WeightServer(ThreadingHTTPServer):
         requests: how often each name was asked for.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
         self.stalled: set[str] = set()
@@ -31,19 +28,7 @@ class WeightServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/mirror"
-
-
-@contextmanager
-def serve_weights() -> Iterator[WeightServer]:
-    server = WeightServer()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+        return f"{super().url}/mirror"
 
 
 class _Handler(BaseHTTPRequestHandler):
